@@ -1,0 +1,97 @@
+"""Load a frozen backbone: a hub id, a folder, or a small asset that needs no hub."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from lightning_prefix.assets import asset_path, is_asset
+from lightning_prefix.errors import InputError
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """How the backbone is loaded.
+
+    Args:
+        revision: branch, tag or commit of a hub model; recorded with the prefix.
+        dtype: of the frozen weights: `float32`, `bfloat16`, `float16`, or `auto` for the one they are stored in.
+            The prefix stays in float32.
+        attn_implementation: `sdpa` or `eager`; the model's own choice with `null`.
+        trust_remote_code: run model code from the hub; only for authors you trust.
+    """
+
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    attn_implementation: Literal["sdpa", "eager"] | None = None
+    trust_remote_code: bool = False
+
+
+def local_path(name: str) -> str:
+    """What `from_pretrained` takes: a hub id or folder as it is; an `asset:` is fetched and becomes a folder."""
+    return str(asset_path(name)) if is_asset(name) else name
+
+
+def load_tokenizer(name: str, options: BackboneOptions | None = None) -> Any:
+    """The tokenizer stored beside a backbone.
+
+    Raises:
+        InputError: if there is none at that name.
+    """
+    from transformers import AutoTokenizer
+
+    options = options or BackboneOptions()
+    with _loading(name):
+        return AutoTokenizer.from_pretrained(
+            local_path(name), revision=options.revision or "main", trust_remote_code=options.trust_remote_code
+        )
+
+
+def load_backbone(
+    name: str, auto_class: str, options: BackboneOptions | None = None, **config: Any
+) -> tuple[Any, Sequence[str]]:
+    """The model in eval mode, and the names of the parameters that the checkpoint did not bring.
+
+    Args:
+        name: hub id, folder, or `asset:NAME`.
+        auto_class: the transformers class, such as `AutoModel`.
+        options: dtype, revision and so on.
+        config: overrides of the model's configuration, such as `num_labels`.
+
+    Raises:
+        InputError: if there is no model of that kind at that name.
+    """
+    import transformers
+
+    options = options or BackboneOptions()
+    with _loading(name):
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            local_path(name),
+            revision=options.revision or "main",
+            dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+            attn_implementation=options.attn_implementation,
+            trust_remote_code=options.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **config,
+        )
+    model.name_or_path = model.config._name_or_path = name
+    mismatched = [entry[0] for entry in info["mismatched_keys"]]
+    return model.eval(), sorted({*info["missing_keys"], *mismatched})
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turn transformers' errors about a name into one paragraph."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"the backbone {name!r} could not be loaded ({type(error).__name__}: {reason}). Give the id of a model on "
+            "the Hugging Face hub, a folder written by save_pretrained, or asset:minilm-l6, which needs no hub."
+        ) from error

@@ -1,0 +1,190 @@
+"""The command line: LightningCLI with its known traps closed."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities import rank_zero_info
+
+import lightning_prefix
+from lightning_prefix.assets.command import run as run_assets
+from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
+from lightning_prefix.data import TextDataModule
+from lightning_prefix.errors import InputError
+from lightning_prefix.suggestions import SuggestingParser
+from lightning_prefix.tasks import PrefixTask
+from lightning_prefix.tasks.checkpoint import read_checkpoint
+
+_EPILOG = (
+    "Also: `assets` lists and fetches a small backbone and data set that need no hub. Help on one class: "
+    "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
+    "A complete YAML: `fit --config FILE --print_config`."
+)
+_KEYWORDS = ("best", "last", "hpc", "registry")
+
+
+class PrefixCLI(LightningCLI):
+    """fit, validate, test and predict for `PrefixTask` and `TextDataModule` classes."""
+
+    datamodule: TextDataModule
+    model: PrefixTask
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside model, data and trainer."""
+        parser.add_lightning_class_args(PrefixCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=True, help="After `fit`, test the best checkpoint if there is a test split."
+        )
+        parser.add_argument(
+            "--untrained", type=bool, default=False, help="Let validate, test and predict run without a checkpoint."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse with a checkpoint's stored model as defaults: what the user gives counts more."""
+        if args is None:
+            args = sys.argv[1:]
+        path = _checkpoint_path(args)
+        if path is None:
+            self.config = _parse(parser, args)
+            path = self.config.get("subcommand") and self.config[self.config.subcommand].get("ckpt_path")
+        if path is None or str(path).startswith(_KEYWORDS):
+            return
+        stored = _stored_model(path)
+        self.config = _parse(parser, _with_defaults(args, {"model": stored}))
+        for key, trained, now in _differences(stored["init_args"], self.config[self.config.subcommand].model.init_args):
+            rank_zero_info(f"model.{key}: {now!r} as given; the checkpoint was trained with {trained!r}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: stored values were read as defaults in `parse_arguments`."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to score a prefix that was never trained.
+
+        Raises:
+            InputError: if validate, test or predict have no checkpoint.
+        """
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
+            raise InputError(
+                f"`{self.subcommand}` needs a trained prefix: give --ckpt_path FILE.ckpt (`fit` prints it at its end), "
+                "or --untrained true to run the untrained one on purpose."
+            )
+        if self.subcommand == "predict":
+            config.return_predictions = False  # the writer has them; memory stays flat
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """The trainer, without our checkpoints where they are turned off."""
+        config = self.config_init[self.subcommand]
+        if config.trainer.get("enable_checkpointing") is False:
+            callbacks = [config[key] for key in self._parser(self.subcommand).callback_keys if key != "checkpoint"]
+            return self._instantiate_trainer({**config.trainer, **kwargs}, callbacks)
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, write the prefix for use, and say what to type next."""
+        callback = cast("PrefixCheckpoint | None", self.trainer.checkpoint_callback)
+        best = getattr(callback, "best_model_path", "")
+        if self.trainer.state.status != TrainerStatus.FINISHED or not best:
+            return
+        if self.config.fit.test_after_fit and self.datamodule.has_test:
+            self.trainer.test(self.model, self.datamodule, ckpt_path=best)
+        self.model.load_state_dict(read_checkpoint(best)["state_dict"])
+        folder = Path(cast("str", self.trainer.log_dir or self.trainer.default_root_dir))
+        if self.trainer.is_global_zero:
+            self.model.save_pretrained(folder / "prefix", self.datamodule.description())
+        size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
+        common = f"--config {shlex.quote(str(folder / 'config.yaml'))} --ckpt_path {shlex.quote(best)}"
+        rank_zero_info(
+            f"\nbest checkpoint    {best}\nprefix for use     {folder / 'prefix'} ({size:.0f} kB)\n\nnext:\n"
+            f"  python -m lightning_prefix predict {common} --data.predict FILE.txt\n"
+            f"  python -m lightning_prefix test {common}\n"
+            f"  python -c \"import lightning_prefix as lp; predict = lp.Predictor.from_pretrained('{folder / 'prefix'}'); "
+            "print(predict(['your text']))\""
+        )
+
+
+def main(args: ArgsType = None) -> PrefixCLI | None:
+    """Run a command.
+
+    Args:
+        args: as on the command line, a list or a dict; `sys.argv` when None.
+
+    Returns:
+        The CLI with its trainer, model and data; None for `assets`.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizers warn in forked data workers
+    words = sys.argv[1:] if args is None else args
+    try:
+        if isinstance(words, list) and words[:1] == ["assets"]:
+            if status := run_assets(words[1:]):
+                raise SystemExit(status)
+            return None
+        return PrefixCLI(
+            PrefixTask,
+            TextDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_class=SuggestingParser,
+            parser_kwargs={"version": f"lightning_prefix {lightning_prefix.__version__}", "epilog": _EPILOG},
+            args=args,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def _parse(parser: LightningArgumentParser, args: Any) -> Any:
+    return parser.parse_object(args) if isinstance(args, Mapping) else parser.parse_args(list(args))
+
+
+def _checkpoint_path(args: Any) -> str | None:
+    """The checkpoint that the arguments name, before they are parsed."""
+    if isinstance(args, Mapping):
+        return cast("str | None", args.get(args.get("subcommand"), {}).get("ckpt_path"))
+    for index, word in enumerate(args):
+        if word == "--ckpt_path" and index + 1 < len(args):
+            return str(args[index + 1])
+        if word.startswith("--ckpt_path="):
+            return str(word.split("=", 1)[1])
+    return None
+
+
+def _stored_model(path: str) -> dict[str, Any]:
+    """The model's section of a config, as the checkpoint was trained with it."""
+    arguments = dict(read_checkpoint(path)["hyper_parameters"])
+    arguments.pop("_instantiator", None)
+    return {"class_path": arguments.pop("_class_path"), "init_args": arguments}
+
+
+def _with_defaults(args: Any, defaults: dict[str, Any]) -> Any:
+    """The arguments with a config before all others, which the others override."""
+    if isinstance(args, Mapping):
+        subcommand = args["subcommand"]
+        return {**args, subcommand: _merged(defaults, args[subcommand])}
+    place = next(i for i, word in enumerate(args) if word in PrefixCLI.subcommands()) + 1
+    return [*args[:place], "--config", yaml.safe_dump(defaults), *args[place:]]
+
+
+def _merged(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _differences(stored: Any, given: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(stored, Mapping):
+        for name, value in stored.items():
+            now = given.get(name) if hasattr(given, "get") else None
+            yield from _differences(value, now, f"{key}.{name}" if key else name)
+    elif stored != given:
+        yield key, stored, given

@@ -1,0 +1,97 @@
+"""Keys and values produced by a small network, which can be thrown away after training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lightning_prefix.errors import InputError
+from lightning_prefix.prefix.base import Prefix, PrefixConfig, StartValues
+from lightning_prefix.prefix.flat import FlatPrefix
+from lightning_prefix.prefix.site import AttentionSite, PrefixStates
+
+
+class MLPPrefix(Prefix):
+    """start + MLP(embedding), for all sites at once (Li & Liang 2021, section 4.3).
+
+    The last layer starts at zero, so that training begins exactly at the start values. The network is evaluated
+    once per step, whatever the batch. It is kept in checkpoints, so that training resumes; `flatten()` drops it.
+
+    Args:
+        sites: where the prefix stands.
+        start: keys (kv_heads, length, key_dim) and values (kv_heads, length, value_dim) of each site.
+        embedding_dim: size of the trained embedding of one prefix position.
+        hidden_dim: size of the hidden layer.
+        dropout_probability: in training, on keys and values.
+    """
+
+    start: Tensor
+
+    def __init__(
+        self,
+        sites: Sequence[AttentionSite],
+        start: StartValues,
+        embedding_dim: int,
+        hidden_dim: int,
+        dropout_probability: float = 0.0,
+    ) -> None:
+        super().__init__(sites, dropout_probability)
+        length = start[0][0].shape[-2]
+        # one row per position: (length, sum over sites of kv_heads * (key_dim + value_dim))
+        rows = [tensor.detach().float().transpose(0, 1).flatten(1) for pair in start for tensor in pair]
+        self.register_buffer("start", torch.cat(rows, dim=1))
+        self.embedding = nn.Parameter(torch.randn(length, embedding_dim))
+        self.mlp = nn.Sequential(
+            nn.Linear(embedding_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, self.start.shape[1])
+        )
+        last = self.mlp[2]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def states(self) -> tuple[PrefixStates, ...]:
+        """The network's output, divided among the sites."""
+        rows = self.start + self.mlp(self.embedding)
+        dims = [dim for site in self.sites for dim in (site.key_dim, site.value_dim)]
+        heads = [site.kv_heads for site in self.sites for _ in range(2)]
+        pieces = rows.split([h * d for h, d in zip(heads, dims, strict=True)], dim=1)
+        # (length, kv_heads * dim) -> (kv_heads, length, dim)
+        tensors = [
+            piece.unflatten(1, (h, d)).transpose(0, 1) for piece, h, d in zip(pieces, heads, dims, strict=True)
+        ]
+        return tuple(PrefixStates(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
+
+    @torch.no_grad()
+    def flatten(self) -> FlatPrefix:
+        """The same keys and values, bit for bit, as plain parameters."""
+        return FlatPrefix(self.sites, [(s.keys, s.values) for s in self.states()], self.dropout_probability)
+
+
+@dataclass(frozen=True)
+class MLPPrefixConfig(PrefixConfig):
+    """Keys and values from an embedding and a two-layer MLP; only the result is stored for use.
+
+    Learning rates that the papers found: 5e-5 to 1e-3, a hundredth of the flat variant's.
+
+    Args:
+        embedding_dim: size of the trained embedding of one prefix position, >= 1.
+        hidden_dim: size of the hidden layer, >= 1 (Li & Liang: 512 for table-to-text, 800 for summaries).
+    """
+
+    embedding_dim: int = 512
+    hidden_dim: int = 512
+
+    default_learning_rate: ClassVar[float] = 1e-3
+
+    def check(self) -> None:
+        """Refuse sizes below 1 too."""
+        super().check()
+        if min(self.embedding_dim, self.hidden_dim) < 1:
+            raise InputError(
+                f"embedding_dim {self.embedding_dim} and hidden_dim {self.hidden_dim} are given; both are >= 1."
+            )
+
+    def build(self, sites: Sequence[AttentionSite], start: StartValues) -> MLPPrefix:
+        """An `MLPPrefix` that begins at `start`."""
+        return MLPPrefix(sites, start, self.embedding_dim, self.hidden_dim, self.dropout)

@@ -1,0 +1,320 @@
+"""`PrefixTask`: the LightningModule under every task."""
+
+import inspect
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
+from torchmetrics import MetricCollection
+
+from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, max_positions
+from lightning_prefix.backbone import files as prefix_files
+from lightning_prefix.backbone.fingerprint import check_fingerprint
+from lightning_prefix.errors import InputError
+from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.tasks import checkpoint as checkpoints
+from lightning_prefix.tasks.heads import Head, load_with_head
+from lightning_prefix.tasks.optimization import Optimization
+
+Batch = dict[str, Tensor]
+
+
+class PrefixTask(LightningModule, ABC):
+    """A frozen backbone, a trained prefix and a head, for one kind of task.
+
+    Construction is instant: weights are loaded when Lightning calls `configure_model`.
+
+    Args:
+        backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig` or `GatedPrefixConfig`, with its options.
+        positions: `keep`: the text keeps its positions; `shift`: it starts after the prefix (as PEFT does).
+        backbone_options: revision, dtype and so on of the backbone.
+        backbone_dropout: apply the backbone's own dropout in training.
+        learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (flat and gated 1e-2,
+            MLP 1e-3).
+        head_learning_rate: of a trained head; as the prefix when null.
+        weight_decay: of the head, >= 0; a prefix is never decayed.
+        warmup: steps (a whole number), or share of all steps (below 1), in which the learning rate rises from zero.
+        optimizer: takes the parameter groups; AdamW when null. Its own `lr` counts where no rate is given above.
+        lr_scheduler: stepped after every optimizer step; warm-up and linear decay to zero when null.
+    """
+
+    monitor: str
+    """The metric that picks the best checkpoint."""
+    mode: ClassVar[Literal["min", "max"]] = "max"
+
+    def __init__(
+        self,
+        backbone: str,
+        prefix: PrefixConfig = FlatPrefixConfig(),
+        positions: Positions = "keep",
+        backbone_options: BackboneOptions = BackboneOptions(),
+        backbone_dropout: bool = False,
+        learning_rate: float | None = None,
+        head_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+        warmup: int | float = 0.06,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        prefix.check()
+        self.backbone_name = backbone
+        self.prefix_config = prefix
+        self.positions: Positions = positions
+        self.backbone_options = backbone_options
+        self.backbone_dropout = backbone_dropout
+        self.optimization = Optimization(
+            learning_rate, head_learning_rate, weight_decay, warmup, optimizer, lr_scheduler
+        )
+        self.optimization.check()
+        self.model: PrefixedModel | None = None
+        self.head: Head | None = None
+        self._random_state: list[Any] | None = None
+        self._keep_hyperparameters(inspect.currentframe())
+
+    # What a task defines.
+
+    @abstractmethod
+    def make_head(self) -> Head:
+        """The head, before the backbone is loaded."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Scalar, from the head's outputs (batch, outputs) and the labels."""
+
+    @abstractmethod
+    def make_metrics(self) -> MetricCollection:
+        """The metrics of validation and test."""
+
+    @abstractmethod
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
+        """Count one batch."""
+
+    @abstractmethod
+    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """Results for people, one plain dict per row of (batch, outputs)."""
+
+    def instruction(self) -> str:
+        """Text that `init: text` starts from when the prefix names none."""
+        return "Read the text and answer:"
+
+    # Life cycle.
+
+    def configure_model(self) -> None:
+        """Load the backbone, freeze it and put the prefix on it; once."""
+        if self.model is None:
+            self._build(None)
+
+    def _build(self, stored: prefix_files.StoredPrefix | None) -> None:
+        self.head = self.make_head()
+        backbone, trained = load_with_head(self.backbone_name, self.head, self.backbone_options)
+        if stored is None:
+            self.model = PrefixedModel(
+                backbone,
+                self._prefix_with_text(),
+                positions=self.positions,
+                tokenizer=self._tokenizer(),
+                trained=trained,
+                backbone_dropout=self.backbone_dropout,
+            )
+        else:
+            self.model = PrefixedModel._restore(stored, backbone, self.backbone_dropout)
+            self.head.load_state_dict(stored.head_tensors)
+        metrics = self.make_metrics()
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self._check_length()
+
+    def setup(self, stage: str) -> None:
+        """Nothing here; tasks take what only the data knows, such as label names."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs of the head: (batch, outputs), float32."""
+        if self.model is None or self.head is None:
+            raise InputError("the task has no weights yet; call configure_model() or load_from_checkpoint first.")
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index")}
+        return cast("Tensor", self.head(self.model, inputs)).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            InputError: if it is not a finite number.
+        """
+        loss = self.loss(self(batch), batch["labels"])
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training "
+                "stopped before this step was applied, and the checkpoints on disk are from good steps. Lower the "
+                "learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
+            )
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """One plain dict per row; `index` is its row number in the data."""
+        results = self.describe(self(batch))
+        return [{"index": i, **result} for i, result in zip(batch["index"].tolist(), results, strict=True)]
+
+    def _evaluate(self, batch: Batch, name: str, metrics: MetricCollection) -> None:
+        outputs, labels = self(batch), batch["labels"]
+        self.log(
+            f"{name}/loss", self.loss(outputs, labels), batch_size=len(labels), sync_dist=True, prog_bar=name == "val"
+        )
+        self.update_metrics(metrics, outputs, labels)
+        self.log_dict(cast("Any", metrics), batch_size=len(labels), prog_bar=name == "val")
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and linear decay, or what was given; trained parameters only."""
+        assert self.model is not None  # noqa: S101  # Lightning calls configure_model first
+        prefix = list(self.model.prefix.parameters())
+        known = {id(parameter) for parameter in prefix}
+        head = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        return self.optimization.configure(
+            prefix,
+            head,
+            self.trainer.estimated_stepping_batches,
+            self.prefix_config.default_learning_rate,
+            self.monitor,
+        )
+
+    # Files.
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The trained tensors, nothing of the frozen backbone."""
+        names = checkpoints.trained_names(self)
+        return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in names}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load trained tensors; always strict about their names and shapes.
+
+        Raises:
+            InputError: if they are not exactly those of this task.
+        """
+        checkpoints.check_state(state_dict, self.state_dict())
+        super().load_state_dict(state_dict, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add which backbone it belongs to, and the state of the random generators."""
+        assert self.model is not None  # noqa: S101
+        checkpoint[checkpoints.KEY] = {
+            "format": checkpoints.FORMAT,
+            "backbone": self.backbone_name,
+            "revision": self.backbone_options.revision,
+            "fingerprint": self.model.fingerprint(),
+        }
+        version, numbers, gauss = random.getstate()
+        checkpoint["random_state"] = [torch.get_rng_state(), [version, list(numbers), gauss]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that it belongs to this backbone.
+
+        Raises:
+            InputError: if not.
+        """
+        checkpoints.check_origin(checkpoint)
+        assert self.model is not None  # noqa: S101
+        record = checkpoint[checkpoints.KEY]
+        origin = f"the checkpoint was trained on {record['backbone']!r}"
+        check_fingerprint(record["fingerprint"], self.model.fingerprint(), origin, self.backbone_name)
+        self._random_state = checkpoint.get("random_state")
+
+    def on_train_start(self) -> None:
+        """When resuming, go on with the stored random numbers."""
+        if self._random_state is not None:
+            torch_state, (version, numbers, gauss) = self._random_state
+            torch.set_rng_state(torch_state)
+            random.setstate((version, tuple(numbers), gauss))
+            self._random_state = None
+
+    def save_pretrained(self, directory: str | Path, data: dict[str, Any] | None = None) -> None:
+        """Write the prefix (flattened), the head and what a `Predictor` needs; kilobytes.
+
+        Args:
+            directory: made when missing.
+            data: plain data about the texts (`template`, `max_length`) for the `Predictor`.
+        """
+        if self.model is None or self.head is None:
+            raise InputError("the task has no weights yet; fit it or load a checkpoint before saving.")
+        task = {"hyper_parameters": dict(self.hparams), "data": data or {}}
+        self.model.save_pretrained(directory, head=self.head.state_dict(), task=task)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, **overrides: Any) -> "PrefixTask":
+        """The task that `save_pretrained` wrote, with weights, in eval mode.
+
+        Args:
+            directory: the folder.
+            overrides: arguments to replace, such as `backbone` where it lies elsewhere now.
+
+        Raises:
+            InputError: if the folder is damaged or holds no task.
+        """
+        from lightning.pytorch.cli import instantiate_module
+
+        stored = prefix_files.read(Path(directory))
+        task = stored.description.get("task")
+        if task is None:
+            raise InputError(
+                f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
+            )
+        arguments = {**task["hyper_parameters"], **checkpoints.plain_data(overrides)}
+        arguments.pop("_instantiator", None)
+        module = cast("PrefixTask", instantiate_module(cls, arguments))
+        module._build(stored)
+        return module.eval()
+
+    # Details.
+
+    def _keep_hyperparameters(self, frame: Any) -> None:
+        """Store the arguments of the concrete class as plain data, the same from the CLI and from Python."""
+        self.save_hyperparameters(frame=frame)
+        arguments = checkpoints.plain_data({k: v for k, v in self.hparams.items() if not k.startswith("_")})
+        self.hparams.clear()
+        self.save_hyperparameters(
+            {
+                "_class_path": checkpoints._import_path(type(self)),
+                "_instantiator": "lightning.pytorch.cli.instantiate_module",
+                **arguments,
+            }
+        )
+
+    def _prefix_with_text(self) -> PrefixConfig:
+        from dataclasses import replace
+
+        config = self.prefix_config
+        if config.init == "text" and not config.init_text:
+            return replace(config, init_text=self.instruction())
+        return config
+
+    def _tokenizer(self) -> Any:
+        from lightning_prefix.backbone import load_tokenizer
+
+        return load_tokenizer(self.backbone_name, self.backbone_options) if self.prefix_config.init == "text" else None
+
+    def _check_length(self) -> None:
+        """Texts longer than the backbone's positions would fail in the middle of an epoch."""
+        assert self.model is not None  # noqa: S101
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        longest, limit = getattr(data, "max_length", None), max_positions(self.model.backbone)
+        if longest is not None and limit is not None and longest > limit:
+            raise InputError(
+                f"data.max_length {longest} is given, but {self.backbone_name!r} has positions for {limit} tokens; "
+                f"use max_length <= {limit}."
+            )

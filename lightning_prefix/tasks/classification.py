@@ -1,0 +1,170 @@
+"""`TextClassification`: one class of several, or any number of labels, per text or pair of texts."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
+
+from lightning_prefix.errors import InputError
+from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.tasks.base import PrefixTask
+from lightning_prefix.tasks.heads import Head, HeadKind, make_head
+
+
+class TextClassification(PrefixTask):
+    """Sentiment, topic, entailment and the like, with cross-entropy.
+
+    Metrics: `accuracy` and macro `f1`; for multi-label `f1` (micro), `f1_macro` and `exact_match`. Higher is better.
+
+    Args:
+        backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig` or `GatedPrefixConfig`, with its options.
+        labels: names of the labels in the order of their numbers; taken from the data when null.
+        num_labels: how many there are, where they have no names; taken from the data when null.
+        multi_label: a text has any number of labels; taken from the data when null.
+        head: `auto`: the model's own classification head, of which is trained what the checkpoint did not bring;
+            `cls`, `mean`, `last`: a linear layer on that pooling; `verbalizer`: label words scored by a causal
+            language model, nothing but the prefix is trained.
+        label_words: for `verbalizer`, one word per label; the label names when null.
+        class_weights: weight of each label in the loss, > 0; equal when null.
+        label_smoothing: share of each target spread over all classes, in [0, 1).
+        options: of `PrefixTask`.
+
+    Example:
+        >>> task = TextClassification("asset:minilm-l6", FlatPrefixConfig(length=16), labels=["negative", "positive"])
+        >>> task.monitor
+        'val/accuracy'
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        prefix: PrefixConfig = FlatPrefixConfig(),
+        labels: list[str] | None = None,
+        num_labels: int | None = None,
+        multi_label: bool | None = None,
+        head: HeadKind = "auto",
+        label_words: list[str] | None = None,
+        class_weights: list[float] | None = None,
+        label_smoothing: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, prefix, **options)
+        if labels is not None and num_labels not in (None, len(labels)):
+            raise InputError(f"num_labels {num_labels} and the {len(labels)} labels {labels} are given; give one.")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing {label_smoothing} is given; it is in [0, 1).")
+        self.labels = [str(i) for i in range(num_labels)] if labels is None and num_labels else labels
+        self._are_named = labels is not None
+        self.multi_label = multi_label
+        self.head_kind: HeadKind = head
+        self.label_words = label_words
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+
+    @property
+    def monitor(self) -> str:  # type: ignore[override]
+        """`val/accuracy`, or `val/f1` for multi-label."""
+        return "val/f1" if self.multi_label else "val/accuracy"
+
+    def setup(self, stage: str) -> None:
+        """Take label names from the data; they are stored with the checkpoint.
+
+        Raises:
+            InputError: if other labels were given here.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        found: Sequence[str] | None = getattr(data, "labels", None)
+        if found is None:
+            return
+        if self.labels is not None and len(self.labels) != len(found) or self._are_named and self.labels != list(found):
+            raise InputError(
+                f"the model has the labels {self.labels}, the data has {list(found)}; leave out model.labels and "
+                "model.num_labels, or give data.labels in the same order."
+            )
+        if self.multi_label not in (None, data.multi_label):
+            raise InputError(
+                f"model.multi_label is {self.multi_label} and data.multi_label is {data.multi_label}; "
+                "set it in the data only."
+            )
+        self.labels, self._are_named, self.multi_label = list(found), True, bool(data.multi_label)
+        self.hparams.update(labels=self.labels, num_labels=None, multi_label=self.multi_label)
+
+    def instruction(self) -> str:
+        """Names the labels."""
+        return f"Classify the text as {' or '.join(self._label_names())}:"
+
+    def make_head(self) -> Head:
+        """As `head` says; label words default to the label names."""
+        names = self._label_names()
+        words = names if self.label_words is None else self.label_words
+        for name, given in (("label_words", words), ("class_weights", self.class_weights)):
+            if given is not None and len(given) != len(names):
+                raise InputError(f"{len(given)} {name} {given} are given for the {len(names)} labels {names}.")
+        problem = "multi_label_classification" if self.multi_label else "single_label_classification"
+        return make_head(self.head_kind, len(names), problem, self.backbone_name, words, self.backbone_options)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy; for multi-label the mean binary cross-entropy.
+
+        Args:
+            outputs: (batch, labels), float.
+            labels: (batch,), int; for multi-label (batch, labels), float 0 or 1.
+        """
+        weight = None if self.class_weights is None else outputs.new_tensor(self.class_weights)
+        if self.multi_label:
+            smooth = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+            return binary_cross_entropy_with_logits(outputs, smooth, weight)
+        return cross_entropy(outputs, labels, weight, label_smoothing=self.label_smoothing)
+
+    def make_metrics(self) -> MetricCollection:
+        """Accuracy and F1."""
+        count = len(self._label_names())
+        if self.multi_label:
+            return MetricCollection(
+                {
+                    "f1": MultilabelF1Score(count, average="micro"),
+                    "f1_macro": MultilabelF1Score(count, average="macro"),
+                    "exact_match": MultilabelExactMatch(count),
+                }
+            )
+        return MetricCollection(
+            {"accuracy": MulticlassAccuracy(count, average="micro"), "f1": MulticlassF1Score(count, average="macro")}
+        )
+
+    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
+        """Count one batch."""
+        metrics.update(outputs.sigmoid() if self.multi_label else outputs, labels.long())
+
+    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
+        """`label` (a list of them for multi-label) and `probabilities` by label name."""
+        names = self._label_names()
+        probabilities = outputs.sigmoid() if self.multi_label else outputs.softmax(1)
+        results = []
+        for row in probabilities.tolist():
+            by_name = dict(zip(names, row, strict=True))
+            if self.multi_label:
+                label: str | list[str] = [name for name, p in by_name.items() if p > 0.5]
+            else:
+                label = names[int(torch.tensor(row).argmax())]
+            results.append({"label": label, "probabilities": by_name})
+        return results
+
+    def _label_names(self) -> list[str]:
+        if self.labels is None:
+            raise InputError(
+                "the labels are not known: give labels=[...] or num_labels=..., or fit with a "
+                "TextClassificationDataModule, which finds them."
+            )
+        if len(self.labels) < 2 and not self.multi_label:
+            raise InputError(f"there is one label only, {self.labels}; a classification needs two or more.")
+        return cast("list[str]", self.labels)

@@ -1,0 +1,292 @@
+"""`PrefixedModel` over families and variants: gradients, the frozen model, checkpointing, padding, copies, files."""
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file
+from tiny_backbones import BACKBONES, VOCABULARY, inputs_for
+
+import lightning_prefix as lp
+from lightning_prefix.backbone.attention import recording
+
+CONFIGS = {
+    "flat": lp.FlatPrefixConfig(length=4),
+    "mlp": lp.MLPPrefixConfig(length=4, embedding_dim=8, hidden_dim=8),
+    "gated": lp.GatedPrefixConfig(length=4),
+}
+SITES = {
+    "bert": ["encoder.0", "encoder.1"],
+    "roberta": ["encoder.0", "encoder.1"],
+    "albert": ["encoder.0", "encoder.1", "encoder.2"],
+    "gpt2": ["decoder.0", "decoder.1"],
+    "llama": ["decoder.0", "decoder.1"],
+    "gemma2": ["decoder.0", "decoder.1"],
+    "t5": ["encoder.0", "encoder.1", "decoder.0", "cross.0", "decoder.1", "cross.1"],
+    "bart": ["encoder.0", "encoder.1", "decoder.0", "cross.0", "decoder.1", "cross.1", "decoder.2", "cross.2"],
+}
+
+
+@pytest.fixture(params=list(CONFIGS))
+def config(request):
+    return CONFIGS[request.param]
+
+
+def open_gates(model):
+    for gate in getattr(model.prefix, "gates", ()):
+        torch.nn.init.constant_(gate, 0.5)
+
+
+@pytest.mark.parametrize("family", list(BACKBONES))
+def test_sites_are_found(family):
+    model = lp.PrefixedModel(BACKBONES[family](), lp.FlatPrefixConfig(length=2))
+    assert [site.key for site in model.sites] == SITES[family]
+
+
+def test_every_trained_tensor_has_a_gradient_and_no_frozen_one(backbone, config):
+    frozen = {name: p.clone() for name, p in backbone.named_parameters()}
+    model = lp.PrefixedModel(backbone, config)
+    open_gates(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for step in range(2):  # the first layer of an MLP gets its gradient once the last is not zero
+        optimizer.zero_grad()
+        model(**inputs_for(backbone))[0].float().square().sum().backward()
+        if step == 0:
+            optimizer.step()
+    for name, parameter in model.prefix.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None for p in backbone.parameters())
+    assert all(torch.equal(p, frozen[name]) for name, p in backbone.named_parameters())
+
+
+def test_a_changed_prefix_changes_the_output_at_every_site(backbone):
+    model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=4))
+    inputs = inputs_for(backbone)
+    with torch.no_grad():
+        before = model(**inputs)[0]
+        for values in model.prefix.values:
+            old = values.clone()
+            values.add_(1.0)
+            assert not torch.allclose(model(**inputs)[0], before, atol=1e-6)
+            values.copy_(old)
+
+
+def test_disabled_and_direct_calls_are_the_frozen_model(backbone, config):
+    inputs = inputs_for(backbone)
+    with torch.no_grad():
+        frozen = backbone(**inputs)[0]
+        model = lp.PrefixedModel(backbone, config)
+        open_gates(model)
+        assert not torch.equal(model(**inputs)[0], frozen)
+        with model.disabled():
+            assert torch.equal(model(**inputs)[0], frozen)
+        assert torch.equal(model.backbone(**inputs)[0], frozen)
+    model(**inputs)[0].sum().backward()  # states stay for a backward pass, not for the next direct call
+    assert torch.equal(model.backbone(**inputs)[0], frozen)
+    assert torch.equal(model.unload()(**inputs)[0], frozen)
+
+
+def test_a_closed_gate_is_the_frozen_model(backbone):
+    inputs = inputs_for(backbone)
+    frozen = backbone.requires_grad_(False)(**inputs)[0]
+    assert torch.equal(lp.PrefixedModel(backbone, CONFIGS["gated"])(**inputs)[0], frozen)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "bart"])
+def test_gradient_checkpointing_gives_the_same_gradients(family, config):
+    backbone = BACKBONES[family]()
+    model = lp.PrefixedModel(backbone, config).train()
+    open_gates(model)
+    inputs = inputs_for(backbone)
+    parameters = list(model.prefix.parameters())
+
+    def gradients():
+        return torch.autograd.grad(model(**inputs, use_cache=False)[0].square().sum(), parameters)
+
+    plain = gradients()
+    # renamed in transformers 5.2x
+    getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
+    model.train()
+    calls = count_calls(backbone)
+    again = gradients()
+    assert calls() > len(SITES[family])  # the forward was repeated in backward
+    for mine, reference in zip(again, plain, strict=True):
+        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
+
+
+def count_calls(backbone):
+    """How often attention ran, by hooks on the attention modules' output projections."""
+    counter = []
+    names = ("out_proj", "o_proj", "c_proj", "o", "dense")
+    for name, module in backbone.named_modules():
+        if name.rsplit(".", 1)[-1] in names and "att" in name.lower():
+            module.register_forward_pre_hook(lambda *_: counter.append(1))
+    return lambda: len(counter)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt2", "llama", "gemma2", "t5"])
+def test_right_padding_changes_nothing(family, config):
+    backbone = BACKBONES[family]()
+    model = lp.PrefixedModel(backbone, config).eval()
+    open_gates(model)
+    inputs = inputs_for(backbone)
+    tokens = inputs["input_ids"].shape[1]
+    padded = torch.nn.functional.pad(inputs["input_ids"], (0, 3), value=backbone.config.pad_token_id or 0)
+    mask = (torch.arange(tokens + 3) < tokens).long().expand(2, -1)
+    rest = {k: v for k, v in inputs.items() if k != "input_ids"}
+    alone = model(**inputs)[0]
+    together = model(input_ids=padded, attention_mask=mask, **rest)[0]
+    torch.testing.assert_close(together[:, : alone.shape[1]], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_copies_and_pickles_are_independent(backbone, config):
+    model = lp.PrefixedModel(backbone, config)
+    inputs = inputs_for(backbone)
+    expected = model(**inputs)[0]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
+        assert torch.equal(other(**inputs)[0], expected)
+        for parameter in other.prefix.parameters():
+            torch.nn.init.normal_(parameter)
+        assert not torch.equal(other(**inputs)[0], expected)
+        assert torch.equal(model(**inputs)[0], expected)
+
+
+def test_save_and_load_give_the_same_outputs(backbone, config, tmp_path):
+    reference = copy.deepcopy(backbone)
+    model = lp.PrefixedModel(backbone, config)
+    for parameter in model.prefix.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = inputs_for(backbone)
+    model.save_pretrained(tmp_path)
+    again = lp.PrefixedModel.from_pretrained(tmp_path, reference)
+    assert torch.equal(again(**inputs)[0], model(**inputs)[0])
+    assert [site.key for site in again.sites] == [site.key for site in model.sites]
+
+
+def test_the_folder_holds_nothing_of_the_backbone(tmp_path):
+    model = lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["mlp"], trained=["classifier.weight", "classifier.bias"])
+    model.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "prefix.safetensors")
+    assert set(tensors) == {
+        *(f"prefix.encoder.{layer}.{name}" for layer in range(2) for name in ("keys", "values")),
+        "backbone.classifier.weight",
+        "backbone.classifier.bias",
+    }
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert size < sum(t.numel() * 4 for t in tensors.values()) + 64 * 1024
+
+
+def test_the_backbone_is_loaded_by_its_recorded_name(tmp_path):
+    folder = tmp_path / "backbone"
+    BACKBONES["gpt2"]().save_pretrained(folder)
+    model = lp.PrefixedModel(hf.GPT2LMHeadModel.from_pretrained(folder), CONFIGS["gated"])
+    open_gates(model)
+    model.save_pretrained(tmp_path / "prefix")
+    again = lp.PrefixedModel.from_pretrained(tmp_path / "prefix")
+    ids = inputs_for(again.backbone)
+    assert torch.equal(again(**ids).logits, model(**ids).logits)
+
+
+def test_another_backbone_is_refused(tmp_path):
+    lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"]).save_pretrained(tmp_path)
+    with pytest.raises(lp.InputError, match="it has the same sizes but other weights"):
+        lp.PrefixedModel.from_pretrained(tmp_path, BACKBONES["bert"]())
+    with pytest.raises(lp.InputError, match="it is a 'bert', this one a 'gpt2'"):
+        lp.PrefixedModel.from_pretrained(tmp_path, BACKBONES["gpt2"]())
+
+
+@pytest.mark.parametrize("name", ["prefix.safetensors", "prefix.json"])
+def test_damaged_folders_are_refused(name, tmp_path):
+    lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"]).save_pretrained(tmp_path)
+    file = tmp_path / name
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not this"):
+        file.write_bytes(content)
+        with pytest.raises(lp.InputError, match="cannot be read"):
+            lp.PrefixedModel.from_pretrained(tmp_path, BACKBONES["bert"]())
+    file.unlink()
+    with pytest.raises(lp.InputError, match=f"has no {name}"):
+        lp.PrefixedModel.from_pretrained(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"]).save_pretrained(tmp_path)
+    file = tmp_path / "prefix.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(lp.InputError, match="has format 99; this version reads format 1"):
+        lp.PrefixedModel.from_pretrained(tmp_path)
+
+
+def test_models_without_the_attention_interface_are_refused():
+    backbone = hf.BloomForCausalLM(hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=1, n_head=2))
+    with pytest.raises(lp.InputError, match=r"BloomForCausalLM \(model type 'bloom'\) never calls"):
+        lp.PrefixedModel(backbone, CONFIGS["flat"])
+
+
+def test_a_site_without_effect_is_named():
+    """The last layer's attention output is cut off, so its prefix cannot matter."""
+    backbone = BACKBONES["bert"]()
+    last = backbone.bert.encoder.layer[1].attention.output.dense
+    torch.nn.init.zeros_(last.weight)
+    with pytest.raises(lp.InputError, match=r"bert\.encoder\.layer\.1\.attention\.self does not change the output"):
+        lp.PrefixedModel(backbone, CONFIGS["flat"])
+
+
+def test_flex_attention_is_refused():
+    backbone = hf.LlamaForCausalLM._from_config(BACKBONES["llama"]().config, attn_implementation="flex_attention")
+    with pytest.raises(lp.InputError, match="attn_implementation='flex_attention'"):
+        lp.PrefixedModel(backbone, CONFIGS["flat"])
+
+
+def test_a_backbone_carries_one_prefixed_model():
+    backbone = BACKBONES["bert"]()
+    first = lp.PrefixedModel(backbone, CONFIGS["flat"])
+    with pytest.raises(lp.InputError, match="already carries a prefix"):
+        lp.PrefixedModel(backbone, CONFIGS["flat"])
+    assert lp.PrefixedModel(first.unload(), CONFIGS["flat"]).sites
+
+
+def test_the_backbone_stays_in_eval_mode_unless_asked():
+    backbone = BACKBONES["bert"]()
+    model = lp.PrefixedModel(backbone.train(), CONFIGS["flat"]).train()
+    assert not any(m.training for m in backbone.modules())
+    assert model.prefix.training
+    model.backbone_dropout = True
+    assert all(m.training for m in model.train().backbone.modules())
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+def test_random_start_has_the_scale_of_real_keys_and_values(family):
+    backbone = BACKBONES[family]()
+    inputs = inputs_for(backbone, rows=8, tokens=30)
+    with torch.no_grad(), recording(backbone) as calls:
+        backbone.base_model(**inputs)
+    model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=200))
+    for call, keys, values in zip(calls, model.prefix.keys, model.prefix.values, strict=True):
+        for real, ours in ((call.keys, keys), (call.values, values)):
+            assert 0.7 < ours.std() / real.std() < 1.4
+
+
+def test_text_start_needs_a_text_that_fits():
+    with pytest.raises(lp.InputError, match="without init_text"):
+        lp.PrefixedModel(BACKBONES["gpt2"](), lp.FlatPrefixConfig(init="text"))
+    config = lp.FlatPrefixConfig(length=80, init="text", init_text="a")
+    with pytest.raises(lp.InputError, match="positions for 64 tokens"):
+        lp.PrefixedModel(BACKBONES["gpt2"](), config, tokenizer=lambda text: {"input_ids": [5]})
+
+
+def test_unknown_trained_parameters_are_refused():
+    with pytest.raises(lp.InputError, match=r"\['nothing'\] are no parameters"):
+        lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"], trained=["nothing"])
+
+
+def test_bfloat16_backbone_with_float32_prefix(config):
+    backbone = BACKBONES["llama"]().to(torch.bfloat16)
+    model = lp.PrefixedModel(backbone, config)
+    open_gates(model)
+    model(**inputs_for(backbone)).logits.float().sum().backward()
+    assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in model.prefix.parameters())
