@@ -1,7 +1,14 @@
 """Prefix tuning of frozen transformers in PyTorch Lightning."""
 
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
+from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
+from lightning_prefix.data import (
+    TextClassificationDataModule,
+    TextDataModule,
+    TextRegressionDataModule,
+)
 from lightning_prefix.errors import InputError
+from lightning_prefix.predictor import Predictor
 from lightning_prefix.prefix import (
     AttentionSite,
     FlatPrefix,
@@ -13,5 +20,30 @@ from lightning_prefix.prefix import (
     Prefix,
     PrefixConfig,
 )
+from lightning_prefix.tasks import PrefixTask, TextClassification, TextRegression
 
 __version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AttentionSite",
+    "BackboneOptions",
+    "FlatPrefix",
+    "FlatPrefixConfig",
+    "GatedPrefix",
+    "GatedPrefixConfig",
+    "InputError",
+    "MLPPrefix",
+    "MLPPrefixConfig",
+    "PredictionWriter",
+    "Predictor",
+    "Prefix",
+    "PrefixCheckpoint",
+    "PrefixConfig",
+    "PrefixTask",
+    "PrefixedModel",
+    "TextClassification",
+    "TextClassificationDataModule",
+    "TextDataModule",
+    "TextRegression",
+    "TextRegressionDataModule",
+]

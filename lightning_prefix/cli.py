@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +97,8 @@ class PrefixCLI(LightningCLI):
         if self.config.fit.test_after_fit and self.datamodule.has_test:
             self.trainer.test(self.model, self.datamodule, ckpt_path=best)
         self.model.load_state_dict(read_checkpoint(best)["state_dict"])
-        folder = Path(cast("str", self.trainer.log_dir or self.trainer.default_root_dir))
+        folder = Path(os.path.relpath(self.trainer.log_dir or self.trainer.default_root_dir))
+        best = os.path.relpath(best)
         if self.trainer.is_global_zero:
             self.model.save_pretrained(folder / "prefix", self.datamodule.description())
         size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
@@ -119,6 +121,7 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
     Returns:
         The CLI with its trainer, model and data; None for `assets`.
     """
+    warnings.filterwarnings("ignore", message=r".*tensorboardX.* has been removed")  # the CSV logger is fine
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizers warn in forked data workers
     words = sys.argv[1:] if args is None else args
     try:
@@ -135,7 +138,12 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             parser_class=SuggestingParser,
-            parser_kwargs={"version": f"lightning_prefix {lightning_prefix.__version__}", "epilog": _EPILOG},
+            parser_kwargs={
+                "prog": "lightning_prefix",
+                "description": lightning_prefix.__doc__,
+                "epilog": _EPILOG,
+                "version": f"lightning_prefix {lightning_prefix.__version__}",
+            },
             args=args,
         )
     except InputError as error:

@@ -1,23 +1,62 @@
-"""Errors of the command line that name the near misses."""
+"""Errors of the command line: short, and with the name that was probably meant."""
 
 import difflib
+import inspect
 import re
-from typing import Any, NoReturn
+import sys
+from collections.abc import Iterator
+from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_prefix.data import TextDataModule
+from lightning_prefix.prefix import PrefixConfig
+from lightning_prefix.tasks import PrefixTask
+
+_UNKNOWN = re.compile(
+    r"Expected a dot import path string: (\S+)|Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
+    r"|invalid choice: '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
+)
+_NOISE = re.compile(
+    r"^\s*(-\s*)?(Expected a <class 'NoneType'>|Given value type:.*|Given value:.*|Subtypes:.*"
+    r"|Does not validate against any of the Union subtypes|Expected a path but .*|Errors:)\s*$"
+)
+
 
 class SuggestingParser(LightningArgumentParser):
-    """A LightningCLI parser whose errors about unknown names say which ones were probably meant."""
+    """A LightningCLI parser that answers an error with what was probably meant, not with all its options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message with suggestions, and exit with code 2."""
-        super().error(message + _suggestion(message), ex)
+        """Print the message and exit with code 2."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+        sys.stderr.write("error: " + "\n".join(lines) + "\n")
+        if unknown := next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None):
+            near = _near(unknown, self._known())
+            sys.stderr.write(f"did you mean {' or '.join(near)}?\n" if near else "")
+        sys.stderr.write(f"help: {self.prog} --help\n")
+        raise SystemExit(2)
+
+    def _known(self) -> set[str]:
+        """Classes that can be chosen, their arguments, and the options and subcommands of this parser."""
+        known = set()
+        for parent in (PrefixTask, TextDataModule, PrefixConfig):
+            for cls in _subclasses(parent):
+                known |= {cls.__name__, *inspect.signature(cls).parameters}
+        for action in self._actions:
+            known |= {option.lstrip("-") for option in action.option_strings} | {*map(str, action.choices or ())}
+        return known | {"model", "data", "trainer"}
 
 
-def _suggestion(message: str) -> str:
-    """Near names for the first name in a message that nothing is called."""
-    return ""
+def _subclasses(parent: type) -> Iterator[type]:
+    yield parent
+    for child in parent.__subclasses__():
+        yield from _subclasses(child)
 
 
-_ = (difflib, re, Any)
+def _near(name: str, known: set[str]) -> list[str]:
+    """Near names; of a dotted one, those with a near first part too."""
+    if "." in name and name not in known and not difflib.get_close_matches(name, known, 1):
+        name = name.split(".", 1)[0]
+    return difflib.get_close_matches(name, sorted(known), 3, cutoff=0.7)

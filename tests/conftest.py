@@ -1,12 +1,14 @@
 """Tiny random backbones, built from a configuration; nothing is downloaded."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from tiny_backbones import BACKBONES
+from tiny_files import write_backbone, write_reviews
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
@@ -15,6 +17,13 @@ transformers.logging.set_verbosity_error()
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_dataset_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
 
 
 @pytest.fixture(params=list(BACKBONES))
@@ -27,3 +36,20 @@ def backbone(request: pytest.FixtureRequest) -> Any:
 def make_backbone() -> Callable[[str], Any]:
     """A backbone by its name."""
     return lambda name: BACKBONES[name]()
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return write_backbone(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    return write_backbone(tmp_path_factory.mktemp("gpt2"), "gpt2")
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> str:
+    return write_reviews(tmp_path / "reviews")

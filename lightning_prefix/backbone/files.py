@@ -91,7 +91,7 @@ def save(
     model: "PrefixedModel", directory: Path, head: Mapping[str, Tensor], task: dict[str, Any] | None
 ) -> None:
     """Write the folder: the flattened prefix and the trained head, nothing of the frozen backbone."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     named = dict(model.backbone.named_parameters())
     tensors = {f"prefix.{name}": tensor for name, tensor in to_tensors(model.prefix).items()}
@@ -115,7 +115,7 @@ def save(
         "task": task,
     }
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, directory / _TENSORS, metadata={"format": "pt"})
+    (directory / _TENSORS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     (directory / _JSON).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 

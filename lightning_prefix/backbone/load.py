@@ -66,7 +66,7 @@ def load_backbone(
     import transformers
 
     options = options or BackboneOptions()
-    with _loading(name):
+    with _loading(name), _quiet():
         model, info = getattr(transformers, auto_class).from_pretrained(
             local_path(name),
             revision=options.revision or "main",
@@ -80,6 +80,19 @@ def load_backbone(
     model.name_or_path = model.config._name_or_path = name
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
     return model.eval(), sorted({*info["missing_keys"], *mismatched})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report of a missing head: it is missing on purpose, and the task says so."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextmanager

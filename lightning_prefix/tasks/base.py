@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,10 @@ from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import Optimization
 
 Batch = dict[str, Tensor]
+
+_TOO_FAST = (
+    "Lower the learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
+)
 
 
 class PrefixTask(LightningModule, ABC):
@@ -152,8 +157,7 @@ class PrefixTask(LightningModule, ABC):
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training "
-                "stopped before this step was applied, and the checkpoints on disk are from good steps. Lower the "
-                "learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
+                f"stopped, and the checkpoints on disk are from before. {_TOO_FAST}"
             )
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
@@ -211,8 +215,17 @@ class PrefixTask(LightningModule, ABC):
         return _IncompatibleKeys([], [])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add which backbone it belongs to, and the state of the random generators."""
+        """Add which backbone it belongs to, and the state of the random generators.
+
+        Raises:
+            InputError: if a trained tensor is not finite, before anything is written.
+        """
         assert self.model is not None  # noqa: S101
+        if bad := [name for name, t in checkpoint["state_dict"].items() if not t.isfinite().all()]:
+            raise InputError(
+                f"{bad[0]} is not finite after step {self.global_step}; no checkpoint was written over the last good "
+                f"one. {_TOO_FAST}"
+            )
         checkpoint[checkpoints.KEY] = {
             "format": checkpoints.FORMAT,
             "backbone": self.backbone_name,
@@ -234,6 +247,10 @@ class PrefixTask(LightningModule, ABC):
         origin = f"the checkpoint was trained on {record['backbone']!r}"
         check_fingerprint(record["fingerprint"], self.model.fingerprint(), origin, self.backbone_name)
         self._random_state = checkpoint.get("random_state")
+
+    def on_fit_start(self) -> None:
+        """The frozen backbone is in eval mode on purpose, about which Lightning would warn."""
+        warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training")
 
     def on_train_start(self) -> None:
         """When resuming, go on with the stored random numbers."""
@@ -266,19 +283,24 @@ class PrefixTask(LightningModule, ABC):
         Raises:
             InputError: if the folder is damaged or holds no task.
         """
+        return cls.load_folder(directory, **overrides)[0]
+
+    @classmethod
+    def load_folder(cls, directory: str | Path, **overrides: Any) -> tuple["PrefixTask", dict[str, Any]]:
+        """As `from_pretrained`, with what was stored about the data."""
         from lightning.pytorch.cli import instantiate_module
 
         stored = prefix_files.read(Path(directory))
-        task = stored.description.get("task")
-        if task is None:
+        description = stored.description.get("task")
+        if description is None:
             raise InputError(
                 f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
             )
-        arguments = {**task["hyper_parameters"], **checkpoints.plain_data(overrides)}
+        arguments = {**description["hyper_parameters"], **checkpoints.plain_data(overrides)}
         arguments.pop("_instantiator", None)
-        module = cast("PrefixTask", instantiate_module(cls, arguments))
-        module._build(stored)
-        return module.eval()
+        task = cast("PrefixTask", instantiate_module(cls, arguments))
+        task._build(stored)
+        return task.eval(), description["data"]
 
     # Details.
 

@@ -31,8 +31,10 @@ def plain_data(value: Any, name: str = "") -> Any:
         return {key: plain_data(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_data(item, name) for item in value]
-    if isinstance(value, functools.partial) and not value.args:
-        return {"class_path": _import_path(value.func), "init_args": plain_data(value.keywords)}
+    if isinstance(value, functools.partial):  # jsonargparse's own partials have the class as last argument
+        target = value.args[-1] if value.args else value.func
+        if isinstance(target, type) or not value.args:
+            return {"class_path": _import_path(target), "init_args": plain_data(value.keywords)}
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if callable(value) and "<" not in getattr(value, "__qualname__", "<"):

@@ -74,7 +74,9 @@ class TextClassification(PrefixTask):
     @property
     def monitor(self) -> str:  # type: ignore[override]
         """`val/accuracy`, or `val/f1` for multi-label."""
-        return "val/f1" if self.multi_label else "val/accuracy"
+        data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        multi_label = getattr(data, "multi_label", False) if self.multi_label is None else self.multi_label
+        return "val/f1" if multi_label else "val/accuracy"
 
     def setup(self, stage: str) -> None:
         """Take label names from the data; they are stored with the checkpoint.

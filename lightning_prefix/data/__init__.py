@@ -1,0 +1,14 @@
+"""Data: from what the user names to batches of tokens."""
+
+from lightning_prefix.data.base import TextDataModule
+from lightning_prefix.data.classification import TextClassificationDataModule
+from lightning_prefix.data.regression import TextRegressionDataModule
+from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
+
+__all__ = [
+    "ResumableDataLoader",
+    "ResumableSampler",
+    "TextClassificationDataModule",
+    "TextDataModule",
+    "TextRegressionDataModule",
+]

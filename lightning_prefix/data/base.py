@@ -1,0 +1,300 @@
+"""`TextDataModule`: from a source to batches of tokens; its subclasses say what a label is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_prefix.data.checks import (
+    check_at_least,
+    check_columns,
+    check_fraction,
+    check_label_is_no_text,
+    check_labelled,
+    is_unlabelled,
+)
+from lightning_prefix.data.encode import describe_changes, encode_split
+from lightning_prefix.data.loaders import evaluation_loader, train_loader
+from lightning_prefix.data.resume import ResumableDataLoader
+from lightning_prefix.data.sources import Splits, has_split, load_predict_rows, load_splits, select_split
+from lightning_prefix.data.templates import text_columns
+from lightning_prefix.data.tokenize import padding_values, resolve_max_length
+from lightning_prefix.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+    from torch.utils.data import DataLoader
+
+__all__ = ["TextDataModule"]
+
+
+class TextDataModule(LightningDataModule, ABC):
+    r"""Texts, or pairs of texts, with labels.
+
+    A batch is a plain dict of tensors: what the tokenizer returns (`input_ids`, `attention_mask`, ...), long
+    (batch, tokens), padded at the right; `labels`, absent when predicting; `index`, long (batch,), the row's
+    position in its split. Training order is a function of `seed` and the epoch alone.
+
+    Args:
+        source: where the rows are: the id of a data set on the Hugging Face hub ("stanfordnlp/sst2"), a
+            local file (csv, tsv, json, jsonl or parquet), a local folder with files named train, validation
+            and test, "asset:NAME", or {"train": file, "validation": file, "test": file}. From Python also a
+            `datasets.Dataset`, a `DatasetDict`, a list of dicts, or split -> any of these. A single file or
+            list is the train split.
+        subset: configuration of a hub data set, such as "sst2" of "nyu-mll/glue".
+        revision: branch, tag or commit of a hub data set.
+        train_split: name of the split to train on; a slice such as "train[:1000]" works for every source.
+        validation_split: name of the split to validate on. If there is no split "validation",
+            `validation_fraction` of the train split is cut off.
+        test_split: name of the split to test on.
+        predict: what `predict` reads: a txt file with one text a line, a csv, tsv, json, jsonl or parquet
+            file with the text column, or the texts themselves; None for the test split.
+        text_column: column of the text.
+        pair_column: column of a second text, such as the hypothesis or the question.
+        label_column: column of the label.
+        tokenizer: hub id, folder or asset of the tokenizer; None for the task's backbone.
+        template: a text with columns in braces, such as "Review: {text}\nSentiment:", which replaces the
+            text. Where it is too long, its longest column is cut, not the words around it.
+        max_length: tokens a text may have, special ones included, >= 8; longer texts are cut. None for the
+            tokenizer's limit, or 512 if it has none.
+        drop_empty: leave rows without text out; otherwise they are an error.
+        batch_size: rows per training step on each device, >= 1.
+        eval_batch_size: rows per batch in validation, test and prediction, >= 1; None for `batch_size`.
+        num_workers: processes that load batches; 0 for the main one.
+        validation_fraction: share of the train split that becomes the validation split if there is none.
+        seed: of the order of training rows and of the cut.
+    """
+
+    multi_label = False
+    """Whether a row may have several labels."""
+
+    def __init__(
+        self,
+        source: str | dict[str, str] | Any | None = None,
+        *,
+        subset: str | None = None,
+        revision: str | None = None,
+        train_split: str = "train",
+        validation_split: str = "validation",
+        test_split: str = "test",
+        predict: str | list[str] | None = None,
+        text_column: str = "text",
+        pair_column: str | None = None,
+        label_column: str = "label",
+        tokenizer: str | None = None,
+        template: str | None = None,
+        max_length: int | None = None,
+        drop_empty: bool = False,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_at_least("batch_size", batch_size, 1)
+        check_at_least("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 1)
+        check_at_least("num_workers", num_workers, 0)
+        check_at_least("max_length", 8 if max_length is None else max_length, 8)
+        check_fraction("validation_fraction", validation_fraction)
+        self.source, self.subset, self.revision = source, subset, revision
+        self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
+        self.predict, self.template, self.tokenizer = predict, template, tokenizer
+        self.text_column, self.pair_column, self.label_column = text_column, pair_column, label_column
+        self.drop_empty, self.num_workers = drop_empty, num_workers
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.validation_fraction, self.seed = validation_fraction, seed
+        self.labels: tuple[str, ...] = ()
+        self.max_length = max_length
+        self.predict_rows: datasets.Dataset | None = None
+        """Raw columns of the rows that are predicted, in order; a batch's `index` is a position in it."""
+        self._given_max_length = max_length
+        self._text_columns = text_columns(text_column, pair_column, template)
+        check_label_is_no_text(label_column, self._text_columns)
+        self._splits: Splits | None = None
+        self._encoded: dict[tuple[Any, ...], datasets.Dataset] = {}
+        self._ready: dict[str, datasets.Dataset] = {}
+        self._has_cut = False
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Name of the tokenizer: the user's, or the backbone of the task that is being run.
+
+        Raises:
+            InputError: without either.
+        """
+        name = self.tokenizer
+        if name is None and self.trainer is not None:
+            name = getattr(self.trainer.lightning_module, "backbone_name", None)
+        if name is None:
+            raise InputError(
+                f"{type(self).__name__} has no tokenizer: none was given and no task with a backbone is "
+                "being run. Give tokenizer=, the hub id or folder of the backbone."
+            )
+        return name
+
+    @property
+    def splits(self) -> Splits:
+        """The source's splits as they are, loaded at the first use."""
+        if self._splits is None:
+            if self.source is None:
+                raise InputError(
+                    "no source was given; it is needed for everything but predicting with `predict`. Give "
+                    "source=, such as 'stanfordnlp/sst2', a folder, or a file."
+                )
+            self._splits = load_splits(self.source, subset=self.subset, revision=self.revision)
+        return self._splits
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the source has a test split with labels."""
+        name = self.split_names["test"]
+        if self.source is None or not has_split(self.splits, name):
+            return False
+        rows = select_split(self.splits, name)
+        return self.label_column in rows.column_names and not is_unlabelled(
+            rows, self.label_column, self.find_labels()
+        )
+
+    @abstractmethod
+    def find_labels(self) -> tuple[str, ...]:
+        """The names of the classes in the order of their numbers; empty where labels are no classes."""
+
+    @abstractmethod
+    def label_reader(self, rows: "datasets.Dataset") -> Callable[[Any], Any]:
+        """The function from a cell of the label column of these rows to what is trained on.
+
+        It must be a top-level function, or a `functools.partial` of one with plain arguments, so that what it
+        returns is cached. It raises `ValueError("what is wrong. What to do.")`.
+        """
+
+    def cut_validation(self, rows: "datasets.Dataset") -> "tuple[datasets.Dataset, datasets.Dataset]":
+        """Cut `validation_fraction` of the tokenised train rows off."""
+        try:
+            parts = rows.train_test_split(test_size=self.validation_fraction, seed=self.seed)
+        except ValueError as error:
+            raise InputError(
+                f"{len(rows)} train rows are too few to cut {self.validation_fraction:g} off for validation. "
+                "Give a validation split, more rows, or another validation_fraction."
+            ) from error
+        return parts["train"], parts["test"]
+
+    def description(self) -> dict[str, Any]:
+        """Plain data with which a `Predictor` reads texts as they were read here."""
+        return {
+            "columns": self._text_columns,
+            "template": self.template,
+            "tokenizer": self.tokenizer,
+            "max_length": self.max_length,
+        }
+
+    def prepare_data(self) -> None:
+        """Download, check and tokenise, in one process; `setup` finds the result in `datasets`' cache."""
+        function = None if self.trainer is None else self.trainer.state.fn
+        self._build("fit" if function is None else function.value)
+
+    def setup(self, stage: str) -> None:
+        """Make the rows of a stage ready, in every process.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict".
+        """
+        self._ready.update(self._build(stage))
+        if stage == "predict":
+            self.predict_rows = self._raw_predict_rows().select(self._ready["predict"]["row"][:])
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Batches to train on, in an order that a checkpoint can take up again."""
+        rows = self._rows("train", "fit")
+        return train_loader(rows, batch_size=self.batch_size, seed=self.seed, **self._loader_options())
+
+    def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
+        """Batches of the validation split, in order."""
+        return self._evaluation_loader("validation", "validate")
+
+    def test_dataloader(self) -> "DataLoader[dict[str, Any]]":
+        """Batches of the test split, in order."""
+        return self._evaluation_loader("test", "test")
+
+    def predict_dataloader(self) -> "DataLoader[dict[str, Any]]":
+        """Batches of the rows to predict, in order, without labels."""
+        return self._evaluation_loader("predict", "predict")
+
+    def _evaluation_loader(self, role: str, stage: str) -> "DataLoader[dict[str, Any]]":
+        rows = self._rows(role, stage)
+        return evaluation_loader(rows, role=role, batch_size=self.eval_batch_size, **self._loader_options())
+
+    def _rows(self, role: str, stage: str) -> "datasets.Dataset":
+        if role not in self._ready:
+            raise InputError(
+                f"the {role} rows are not ready. Call setup({stage!r}) first, as the Trainer does."
+            )
+        return self._ready[role]
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "padding": padding_values(self.tokenizer_name),
+            "num_workers": self.num_workers,
+            "ranks": 1 if self.trainer is None else self.trainer.world_size,
+            "rank": 0 if self.trainer is None else self.trainer.global_rank,
+        }
+
+    def _raw_predict_rows(self) -> "datasets.Dataset":
+        if self.predict is not None:
+            return load_predict_rows(self.predict, self.text_column)
+        name = self.split_names["test"]
+        if self.source is None or not has_split(self.splits, name):
+            raise InputError(
+                f"there is nothing to predict: predict was not given, and the source has no split {name!r}. "
+                "Give predict= a txt, csv, tsv, json, jsonl or parquet file, or a list of texts."
+            )
+        return select_split(self.splits, name)
+
+    def _build(self, stage: str) -> "dict[str, datasets.Dataset]":
+        self.max_length = resolve_max_length(self.tokenizer_name, self._given_max_length)
+        if stage == "predict":
+            return {"predict": self._encode("predict", self._raw_predict_rows(), is_labelled=False)}
+        self.labels = self.find_labels()
+        if stage == "test":
+            return {"test": self._encode_split("test")}
+        name = self.split_names["validation"]
+        if name != "validation" or has_split(self.splits, name):
+            built = {"validation": self._encode_split("validation")}
+            return built if stage == "validate" else {"train": self._encode_split("train"), **built}
+        train, validation = self.cut_validation(self._encode_split("train"))
+        if not self._has_cut:
+            self._has_cut = True
+            rank_zero_info(
+                f"The source has no split 'validation' (it has {', '.join(map(repr, self.splits))}): "
+                f"{len(validation)} of {len(train) + len(validation)} train rows were cut off for validation."
+            )
+        return {"train": train, "validation": validation}
+
+    def _encode_split(self, role: str) -> "datasets.Dataset":
+        rows = select_split(self.splits, self.split_names[role])
+        check_columns(rows, [self.label_column], self.split_names[role], "label_column")
+        check_labelled(rows, self.label_column, self.labels, self.split_names[role], f"{role}_split")
+        return self._encode(role, rows, is_labelled=True)
+
+    def _encode(self, role: str, rows: "datasets.Dataset", *, is_labelled: bool) -> "datasets.Dataset":
+        max_length = resolve_max_length(self.tokenizer_name, self._given_max_length)
+        split = self.split_names.get(role, role)
+        key = (role, self.tokenizer_name, max_length)
+        if key not in self._encoded:
+            self._encoded[key] = encode_split(
+                rows,
+                split=split,
+                tokenizer=self.tokenizer_name,
+                max_length=max_length,
+                text_columns=self._text_columns,
+                template=self.template,
+                drop_empty=self.drop_empty,
+                label_column=self.label_column if is_labelled else None,
+                read_label=self.label_reader(rows) if is_labelled else None,
+            )
+            for line in describe_changes(self._encoded[key], len(rows), split, max_length):
+                rank_zero_info(line)
+        return self._encoded[key]

@@ -1,0 +1,117 @@
+"""Checks of options and rows; each failure says what was given, what is allowed, and what to do."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from lightning_prefix.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = [
+    "check_at_least",
+    "check_columns",
+    "check_fraction",
+    "check_label_is_no_text",
+    "check_labelled",
+    "is_unlabelled",
+    "row_error",
+    "text_of",
+]
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise `InputError` unless `value` >= `least`."""
+    if value < least:
+        raise InputError(f"{name}={value} was given; it must be at least {least}. Give a larger {name}.")
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise `InputError` unless `value` lies between 0 and 1, both excluded."""
+    if not 0 < value < 1:
+        raise InputError(
+            f"{name}={value} was given; it must lie between 0 and 1, both excluded. Give the share of the "
+            "train split that is cut off, such as 0.1."
+        )
+
+
+def check_columns(rows: "datasets.Dataset", columns: Iterable[str], split: str, options: str) -> None:
+    """Raise `InputError` for the first of `columns` that the rows do not have.
+
+    Args:
+        rows: one split.
+        columns: names that must be there.
+        split: name of the split, for the message.
+        options: the options that name the columns, for the message: "text_column".
+    """
+    for column in columns:
+        if column not in rows.column_names:
+            near = difflib.get_close_matches(column, rows.column_names, n=1)
+            raise InputError(
+                f"{split!r} has no column {column!r}; its columns are "
+                f"{', '.join(map(repr, rows.column_names))}. "
+                + (f"Did you mean {near[0]!r}? Set {options}." if near else f"Set {options} to one of these.")
+            )
+
+
+def row_error(split: str, index: int, problem: str, advice: str) -> InputError:
+    """The error for one bad row.
+
+    Args:
+        split: name of the split.
+        index: position of the row, from 0; the message counts from 1, without a header line.
+        problem: what is wrong with it.
+        advice: what to do.
+    """
+    return InputError(f"row {index + 1} of {split!r} {problem}. {advice}")
+
+
+def text_of(value: Any) -> str | None:
+    """The value as text; None if it is missing, empty or blank.
+
+    Raises:
+        TypeError: if the value is a list or dict.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, list | dict | bytes):
+        raise TypeError(type(value).__name__)
+    text = str(value)
+    return text if text.strip() else None
+
+
+def is_unlabelled(rows: "datasets.Dataset", label_column: str, labels: tuple[str, ...]) -> bool:
+    """Whether every label is missing, or -1 as in the hidden test sets of the hub.
+
+    Args:
+        rows: one split.
+        label_column: must be one of its columns.
+        labels: names of the classes, in case "-1" is one.
+    """
+    if isinstance(rows[0][label_column], list):
+        return False
+    values = {None if value is None else str(value) for value in rows.unique(label_column)}
+    missing = {None} if "-1" in labels else {None, "-1", "-1.0"}
+    return values <= missing
+
+
+def check_labelled(
+    rows: "datasets.Dataset", label_column: str, labels: tuple[str, ...], split: str, option: str
+) -> None:
+    """Raise `InputError` if the split has no labels; `option` is the one that names the split."""
+    if is_unlabelled(rows, label_column, labels):
+        raise InputError(
+            f"the split {split!r} has no labels: every {label_column!r} is -1 or missing, as in hidden test "
+            f"sets. Name another split with {option}, such as 'validation'."
+        )
+
+
+def check_label_is_no_text(label_column: str, text_columns: list[str]) -> None:
+    """Raise `InputError` if the label is part of the text."""
+    if label_column in text_columns:
+        raise InputError(
+            f"the label column {label_column!r} is part of the text {text_columns}; the answer would be read "
+            "off. Set label_column, or take the column out of the text."
+        )

@@ -1,0 +1,102 @@
+"""Local files to data sets: csv, tsv, json, jsonl, parquet and, for prediction, plain text."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_prefix.data.readers import READERS, empty_file, extension, table_header
+from lightning_prefix.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["EXTENSIONS", "is_path_like", "missing_file", "read_file"]
+
+EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet")
+"""Kinds of files that hold labelled rows, by extension."""
+
+_PATH_STARTS = ("./", "../", "/", "~", ".\\", "..\\")
+_READER_VERSION = "1"  # part of the cache's key: raise it when a file is read differently than before
+
+
+def is_path_like(name: str) -> bool:
+    """Whether a name that does not exist as a path was meant as one: `./reviews`, `reviews.csv`."""
+    return name.startswith(_PATH_STARTS) or extension(Path(name)) in (*EXTENSIONS, "txt")
+
+
+def missing_file(path: Path) -> InputError:
+    """The error for a path that does not exist, with the names nearest to it in its folder."""
+    folder = path.parent
+    if not folder.is_dir():
+        return InputError(
+            f"{path} does not exist, nor does its folder {folder}; relative paths start at {Path.cwd()}. "
+            "Correct the path."
+        )
+    near = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=2)
+    advice = f"Did you mean {' or '.join(near)}?" if near else "Correct the path."
+    return InputError(f"{path} does not exist; {folder.resolve()} holds no such file. {advice}")
+
+
+def read_file(path: Path, *, text_column: str | None = None) -> "datasets.Dataset":
+    """Read one file, once: later calls read `datasets`' cache until the file changes.
+
+    Columns of csv and tsv files are text, as they are written; empty fields are None.
+
+    Args:
+        path: an existing file.
+        text_column: column for the lines of a txt file; None where such files are not allowed.
+
+    Raises:
+        InputError: if the kind of file is unknown, or its content is broken; the message names the row.
+    """
+    import datasets
+
+    kind = extension(path)
+    allowed = EXTENSIONS if text_column is None else (*EXTENSIONS, "txt")
+    if not path.is_file() or kind not in allowed:
+        raise InputError(
+            f"{path} is {'a folder' if path.is_dir() else f'a file of unknown kind (extension {kind!r})'}; "
+            f"files that can be read end in {', '.join('.' + name for name in allowed)}. "
+            "Convert it to one of these, for instance with pandas."
+        )
+    if kind == "parquet":
+        return _generate(path, datasets.Dataset.from_parquet, str(path))
+    features = None
+    if kind in ("csv", "tsv"):
+        features = datasets.Features(dict.fromkeys(table_header(path), datasets.Value("string")))
+    stat = path.stat()
+    arguments = {
+        "path": str(path.resolve()),
+        "text_column": text_column,
+        "version": f"{_READER_VERSION} {stat.st_size} {stat.st_mtime_ns}",
+    }
+    return _generate(path, datasets.Dataset.from_generator, _rows, gen_kwargs=arguments, features=features)
+
+
+def _generate(path: Path, function: Any, *arguments: Any, **options: Any) -> "datasets.Dataset":
+    import datasets
+
+    try:
+        return function(*arguments, **options)
+    except (datasets.exceptions.DatasetGenerationError, OSError, ValueError) as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            reason = cause
+            cause = cause.__cause__
+        if "corresponds to no data" in str(reason):  # a parquet file
+            raise empty_file(path) from error
+        raise InputError(
+            f"{path} cannot be read: {reason}. Files must be whole, and hold one type of value in each "
+            "column. Write it again, or convert it to jsonl."
+        ) from error
+
+
+def _rows(path: str, text_column: str | None, version: str) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+    row = None
+    for row in READERS[extension(Path(path))](Path(path)):
+        yield {text_column: row["text"]} if text_column and extension(Path(path)) == "txt" else row
+    if row is None:
+        raise empty_file(Path(path))

@@ -1,0 +1,74 @@
+"""Loaders: training in an order that can be resumed, evaluation with every row once, on any ranks."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_prefix.data.collate import Collator, IndexedRows
+from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
+from lightning_prefix.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["evaluation_loader", "train_loader"]
+
+
+def train_loader(
+    rows: "datasets.Dataset",
+    padding: dict[str, int],
+    *,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    ranks: int = 1,
+    rank: int = 0,
+) -> ResumableDataLoader:
+    """A loader that shuffles by seed and epoch, and goes on where a checkpoint was written.
+
+    With several ranks the last rows are filled up from the first, so that all ranks take the same steps.
+    """
+    dataset = _checked(rows, "train", ranks)
+    sampler = ResumableSampler[Any](dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
+    options = _options(padding, batch_size, num_workers, seed)
+    return ResumableDataLoader(dataset, sampler=sampler, **options)
+
+
+def evaluation_loader(
+    rows: "datasets.Dataset",
+    padding: dict[str, int],
+    *,
+    role: str,
+    batch_size: int,
+    num_workers: int,
+    ranks: int = 1,
+    rank: int = 0,
+) -> "DataLoader[dict[str, Any]]":
+    """A loader in order, each row on exactly one rank: ranks may have one batch more than others."""
+    dataset = _checked(rows, role, ranks)
+    sampler: Sampler[Any] | None = None
+    if ranks > 1:
+        sampler = UnrepeatedDistributedSampler(dataset, num_replicas=ranks, rank=rank, shuffle=False)
+    return DataLoader(dataset, sampler=sampler, **_options(padding, batch_size, num_workers, 0))
+
+
+def _checked(rows: "datasets.Dataset", role: str, ranks: int) -> IndexedRows:
+    if len(rows) < ranks:
+        raise InputError(
+            f"the {role} rows are {len(rows)}, for {ranks} processes; each process needs at least one row. "
+            "Use fewer devices or more rows."
+        )
+    return IndexedRows(rows)
+
+
+def _options(padding: dict[str, int], batch_size: int, num_workers: int, seed: int) -> dict[str, Any]:
+    return {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "collate_fn": Collator(padding),
+        "pin_memory": torch.cuda.is_available(),
+        # a generator of its own: loading takes no numbers from the one that dropout uses
+        "generator": torch.Generator().manual_seed(seed),
+    }

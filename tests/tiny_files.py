@@ -1,0 +1,59 @@
+"""A tiny backbone with its tokenizer in a folder, and tiny files of reviews."""
+
+import csv
+from pathlib import Path
+
+import transformers as hf
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot", "a", "the", "review", ":", "mixed"]
+POSITIONS = 64
+
+
+def write_backbone(folder: Path, family: str = "bert") -> str:
+    """A random BERT or GPT-2 with a word tokenizer, as `from_pretrained` reads it."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
+    if family == "bert":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        config = hf.BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=POSITIONS,
+        )
+        model = hf.BertModel(config)
+    else:
+        model = hf.GPT2LMHeadModel(
+            hf.GPT2Config(
+                vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, eos_token_id=3, bos_token_id=3
+            )
+        )
+    model.save_pretrained(folder)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if family == "bert" else [])]
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **special).save_pretrained(folder)
+    return str(folder)
+
+
+def review(row: int) -> dict[str, str]:
+    """Row i of an endless file: odd ones are positive."""
+    word = "good" if row % 2 else "bad"
+    return {"text": f"the {word} film" + " plot" * (row % 5), "label": "positive" if row % 2 else "negative"}
+
+
+def write_reviews(folder: Path, train: int = 64, validation: int = 16, test: int = 17) -> str:
+    """A folder with train, validation and test files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, first, rows in (("train", 0, train), ("validation", 100, validation), ("test", 200, test)):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(review(first + row) for row in range(rows))
+    return str(folder)
