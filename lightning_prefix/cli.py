@@ -17,7 +17,7 @@ import lightning_prefix
 from lightning_prefix.assets.command import run as run_assets
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.data import TextDataModule
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, input_error_behind
 from lightning_prefix.suggestions import SuggestingParser
 from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.tasks.checkpoint import read_checkpoint
@@ -41,10 +41,16 @@ class PrefixCLI(LightningCLI):
         parser.add_lightning_class_args(PrefixCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_argument(
-            "--test_after_fit", type=bool, default=True, help="After `fit`, test the best checkpoint if there is a test split."
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="After `fit`, test the best checkpoint if there is a test split.",
         )
         parser.add_argument(
-            "--untrained", type=bool, default=False, help="Let validate, test and predict run without a checkpoint."
+            "--untrained",
+            type=bool,
+            default=False,
+            help="Let validate, test and predict run without a checkpoint.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -59,7 +65,11 @@ class PrefixCLI(LightningCLI):
             return
         stored = _stored_model(path)
         self.config = _parse(parser, _with_defaults(args, {"model": stored}))
-        for key, trained, now in _differences(stored["init_args"], self.config[self.config.subcommand].model.init_args):
+        arguments = self.config[self.config.subcommand].model.init_args
+        for key, trained, now in _differences(stored["init_args"], arguments):
+            if now is None:  # null means "as it comes", and it comes from the checkpoint
+                arguments[key] = trained
+                continue
             rank_zero_info(f"model.{key}: {now!r} as given; the checkpoint was trained with {trained!r}")
 
     def _parse_ckpt_path(self) -> None:
@@ -99,16 +109,17 @@ class PrefixCLI(LightningCLI):
         self.model.load_state_dict(read_checkpoint(best)["state_dict"])
         folder = Path(os.path.relpath(self.trainer.log_dir or self.trainer.default_root_dir))
         best = os.path.relpath(best)
-        if self.trainer.is_global_zero:
-            self.model.save_pretrained(folder / "prefix", self.datamodule.description())
+        if not self.trainer.is_global_zero:
+            return
+        self.model.save_pretrained(folder / "prefix", self.datamodule.description())
         size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
         common = f"--config {shlex.quote(str(folder / 'config.yaml'))} --ckpt_path {shlex.quote(best)}"
+        load = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')"
         rank_zero_info(
             f"\nbest checkpoint    {best}\nprefix for use     {folder / 'prefix'} ({size:.0f} kB)\n\nnext:\n"
             f"  python -m lightning_prefix predict {common} --data.predict FILE.txt\n"
             f"  python -m lightning_prefix test {common}\n"
-            f"  python -c \"import lightning_prefix as lp; predict = lp.Predictor.from_pretrained('{folder / 'prefix'}'); "
-            "print(predict(['your text']))\""
+            f"  python -c \"import lightning_prefix as lp; print({load}(['your text']))\""
         )
 
 
@@ -146,8 +157,10 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
             },
             args=args,
         )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if (cause := input_error_behind(error)) is None:
+            raise
+        print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -52,7 +52,12 @@ class Predictor:
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, *, device: str | torch.device = "cpu", batch_size: int = 32, **overrides: Any
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        batch_size: int = 32,
+        **overrides: Any,
     ) -> "Predictor":
         """Load what `fit` or `PrefixTask.save_pretrained` wrote.
 
@@ -71,9 +76,9 @@ class Predictor:
     @overload
     def __call__(self, texts: str) -> dict[str, Any]: ...
     @overload
-    def __call__(self, texts: Sequence[Text]) -> list[dict[str, Any]]: ...
+    def __call__(self, texts: list[Text]) -> list[dict[str, Any]]: ...
 
-    def __call__(self, texts: str | Sequence[Text]) -> dict[str, Any] | list[dict[str, Any]]:
+    def __call__(self, texts: str | list[Text]) -> dict[str, Any] | list[dict[str, Any]]:
         """Results in the order of the inputs: `label` and `probabilities`, or `value`.
 
         Args:

@@ -5,11 +5,12 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prefix.data import TextDataModule
+from lightning_prefix.errors import input_error_behind
 from lightning_prefix.prefix import PrefixConfig
 from lightning_prefix.tasks import PrefixTask
 
@@ -27,7 +28,9 @@ class SuggestingParser(LightningArgumentParser):
     """A LightningCLI parser that answers an error with what was probably meant, not with all its options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and exit with code 2."""
+        """Print the message and exit with code 2; an `InputError` behind it says it better and is raised."""
+        if cause := input_error_behind(ex):
+            raise cause
         if not self.exit_on_error:
             super().error(message, ex)
         lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
@@ -49,7 +52,7 @@ class SuggestingParser(LightningArgumentParser):
         return known | {"model", "data", "trainer"}
 
 
-def _subclasses(parent: type) -> Iterator[type]:
+def _subclasses(parent: type[Any]) -> Iterator[type[Any]]:
     yield parent
     for child in parent.__subclasses__():
         yield from _subclasses(child)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_files import review, write_backbone, write_reviews
+from tiny_files import review, write_backbone
 
 import lightning_prefix as lp
 from lightning_prefix.cli import main
@@ -25,10 +25,21 @@ def config(tmp_path, bert_folder, reviews) -> str:
             {
                 "model": {
                     "class_path": "TextClassification",
-                    "init_args": {"backbone": bert_folder, "prefix": {"class_path": "FlatPrefixConfig", "init_args": {"length": 5}}},
+                    "init_args": {
+                        "backbone": bert_folder,
+                        "prefix": {"class_path": "FlatPrefixConfig", "init_args": {"length": 5}},
+                    },
                 },
-                "data": {"class_path": "TextClassificationDataModule", "init_args": {"source": reviews, "batch_size": 8}},
-                "trainer": {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False},
+                "data": {
+                    "class_path": "TextClassificationDataModule",
+                    "init_args": {"source": reviews, "batch_size": 8},
+                },
+                "trainer": {
+                    "max_epochs": 2,
+                    "accelerator": "cpu",
+                    "enable_progress_bar": False,
+                    "enable_model_summary": False,
+                },
             }
         )
     )
@@ -36,7 +47,7 @@ def config(tmp_path, bert_folder, reviews) -> str:
 
 
 @pytest.fixture
-def checkpoint(config) -> str:
+def checkpoint(config, _in_folder) -> str:
     main(["fit", "--config", config, "--test_after_fit", "false"])
     return "lightning_logs/version_0/checkpoints/best.ckpt"
 
@@ -62,7 +73,16 @@ def test_main_job(config, capsys):
     assert validated["val/accuracy"] == cli.trainer.checkpoint_callback.best_model_score
     assert tested["test/accuracy"] == cli.trainer.callback_metrics["test/accuracy"]
 
-    main(["predict", *trained, "--data.predict", '["the good film", "a bad plot", "the film"]', "--predictions.path", "out.jsonl"])
+    main(
+        [
+            "predict",
+            *trained,
+            "--data.predict",
+            '["the good film", "a bad plot", "the film"]',
+            "--predictions.path",
+            "out.jsonl",
+        ]
+    )
     lines = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert [line["text"] for line in lines] == ["the good film", "a bad plot", "the film"]
     for line in lines:
@@ -99,7 +119,8 @@ def test_print_config_round_trips(config, capsys):
 
 def test_configs_compose(config):
     Path("prefix.yaml").write_text(
-        "model: {class_path: TextClassification, init_args: {prefix: {class_path: GatedPrefixConfig, init_args: {length: 3}}}}"
+        "model: {class_path: TextClassification, init_args: {prefix: {class_path: GatedPrefixConfig, "
+        "init_args: {length: 3}}}}"
     )
     Path("trainer.yaml").write_text("trainer: {max_steps: 2}")
     cli = main(["fit", "--config", config, "--config", "prefix.yaml", "--config", "trainer.yaml"])
@@ -119,7 +140,19 @@ model:
     lr_scheduler: {class_path: torch.optim.lr_scheduler.StepLR, init_args: {step_size: 4, gamma: 0.1}}
 """
     )
-    cli = main(["fit", "--config", config, "--config", "sgd.yaml", "--trainer.max_steps", "5", "--trainer.limit_val_batches", "1"])
+    cli = main(
+        [
+            "fit",
+            "--config",
+            config,
+            "--config",
+            "sgd.yaml",
+            "--trainer.max_steps",
+            "5",
+            "--trainer.limit_val_batches",
+            "1",
+        ]
+    )
     (optimizer,) = cli.trainer.optimizers
     assert isinstance(optimizer, torch.optim.SGD)
     assert [g["name"] for g in optimizer.param_groups] == ["prefix", "head"]
@@ -131,7 +164,17 @@ model:
 
 def test_stored_model_is_the_default_and_the_command_line_counts_more(checkpoint, config, capsys):
     capsys.readouterr()
-    cli = main(["validate", "--data", "TextClassificationDataModule", "--data.source", "reviews", "--ckpt_path", checkpoint])
+    cli = main(
+        [
+            "validate",
+            "--data",
+            "TextClassificationDataModule",
+            "--data.source",
+            "reviews",
+            "--ckpt_path",
+            checkpoint,
+        ]
+    )
     assert cli.model.prefix_config.length == 5
     cli = main(["validate", "--config", config, "--ckpt_path", checkpoint, "--model.label_smoothing", "0.25"])
     assert cli.model.label_smoothing == 0.25
@@ -161,13 +204,13 @@ def test_arguments_as_a_dict(config, checkpoint):
 def test_an_untrained_prefix_is_refused(command, config, capsys):
     text = fails(capsys, command, "--config", config)
     assert f"`{command}` needs a trained prefix" in text
-    cli = main([command, "--config", config, "--untrained", "true"])
+    cli = main([command, "--config", config, "--untrained", "true", "--model.labels", "[negative, positive]"])
     assert cli.trainer.state.finished
 
 
 def test_typed_labels_are_never_dropped(config, capsys):
-    text = fails(capsys, "fit", "--config", config, "--model.labels", "[no, yes]")
-    assert "the model has the labels ['no', 'yes'], the data has ['negative', 'positive']" in text
+    text = fails(capsys, "fit", "--config", config, "--model.labels", "[minus, plus]")
+    assert "the model has the labels ['minus', 'plus'], the data has ['negative', 'positive']" in text
     text = fails(capsys, "fit", "--config", config, "--model.num_labels", "5")
     assert "the model has the labels ['0', '1', '2', '3', '4'], the data has" in text
     cli = main(["fit", "--config", config, "--data.labels", "[positive, negative]", "--trainer.max_steps", "1"])
@@ -222,7 +265,7 @@ def test_bad_data_is_one_paragraph(config, tmp_path, capsys):
         "missing.csv": ["missing.csv"],
         "wrong.csv": ["'text'", "sentence"],
         "broken.csv": ["UTF-8"],
-        "nothing.csv": ["no rows"],
+        "nothing.csv": ["nothing.csv is empty"],
         "blank.csv": ["row 2", "no text"],
         "label.csv": ["row 2", "terrible", "negative"],
     }.items():
@@ -259,7 +302,14 @@ def test_bad_checkpoints_are_one_paragraph(checkpoint, config, tmp_path, capsys)
 
 
 def test_a_loss_that_is_not_a_number_stops(config, capsys):
-    args = ["--model.optimizer", "torch.optim.SGD", "--model.learning_rate", "1e38", "--checkpoint.every_n_train_steps", "1"]
+    args = [
+        "--model.optimizer",
+        "torch.optim.SGD",
+        "--model.learning_rate",
+        "1e38",
+        "--checkpoint.every_n_train_steps",
+        "1",
+    ]
     text = fails(capsys, "fit", "--config", config, *args)
     assert "at step" in text or "after step" in text
     assert "Lower the learning_rate" in text
@@ -273,13 +323,15 @@ def test_assets_command(capsys):
     assert "minilm-l6" in capsys.readouterr().out
 
 
+def fit_tiny(kind: str, backbone: str, *args: str):
+    return main(["fit", "--model", kind, "--model.backbone", backbone, "--data", f"{kind}DataModule", *args])
+
+
 def test_multi_label(tmp_path, bert_folder):
     rows = [{"text": review(i)["text"], "label": ["a"] * (i % 2) + ["b"] * (i % 3 == 0)} for i in range(40)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cli = main(
-        ["fit", "--model", "TextClassification", "--model.backbone", bert_folder, "--data", "TextClassificationDataModule"]
-        + ["--data.source", "rows.jsonl", "--data.multi_label", "true", "--trainer.max_epochs", "1"]
-    )
+    args = ["--data.source", "rows.jsonl", "--data.multi_label", "true", "--trainer.max_epochs", "1"]
+    cli = fit_tiny("TextClassification", bert_folder, *args)
     assert cli.trainer.checkpoint_callback.monitor == "val/f1"
     assert "val/exact_match" in cli.trainer.callback_metrics
     predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")
@@ -290,10 +342,8 @@ def test_multi_label(tmp_path, bert_folder):
 def test_regression_on_pairs(head, tmp_path, bert_folder):
     rows = [{"text": "good film", "other": review(i)["text"], "label": float(i % 2)} for i in range(40)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cli = main(
-        ["fit", "--model", "TextRegression", "--model.backbone", bert_folder, "--data", "TextRegressionDataModule"]
-        + ["--data.source", "rows.jsonl", "--data.pair_column", "other", "--trainer.max_epochs", "1", "--model.head", head]
-    )
+    args = ["--data.source", "rows.jsonl", "--data.pair_column", "other", "--trainer.max_epochs", "1"]
+    cli = fit_tiny("TextRegression", bert_folder, *args, "--model.head", head)
     assert cli.trainer.checkpoint_callback.monitor == "val/pearson"
     predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")
     (result,) = predict([("good film", "bad film")])
@@ -302,14 +352,14 @@ def test_regression_on_pairs(head, tmp_path, bert_folder):
         predict(["one text only"])
 
 
-def test_verbalizer_trains_the_prefix_only(gpt2_folder, tmp_path):
-    cli = main(
-        ["fit", "--model", "TextClassification", "--model.backbone", gpt2_folder, "--data", "TextClassificationDataModule"]
-        + ["--model.head", "verbalizer", "--model.label_words", "[bad, good]", "--data.source", write_reviews(tmp_path / "r")]
-        + ["--data.template", "the review : {text} film :", "--trainer.max_epochs", "2"]
-    )
+def test_verbalizer_trains_the_prefix_only(gpt2_folder, reviews):
+    args = ["--model.head", "verbalizer", "--model.label_words", "[bad, good]", "--data.source", reviews]
+    args += ["--data.template", "the review : {text} film :", "--trainer.max_epochs", "2"]
+    cli = fit_tiny("TextClassification", gpt2_folder, *args)
     assert all(name.startswith("model.prefix.") for name in cli.model.state_dict())
     predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")
     assert set(predict("good film")["probabilities"]) == {"negative", "positive"}
     with pytest.raises(lp.InputError, match="must begin with different tokens"):
-        lp.TextClassification(gpt2_folder, num_labels=2, head="verbalizer", label_words=["zzz", "yyy"]).configure_model()
+        lp.TextClassification(
+            gpt2_folder, num_labels=2, head="verbalizer", label_words=["zzz", "yyy"]
+        ).configure_model()

@@ -16,7 +16,12 @@ _grouped = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
 
 
 def _bart(**changes: int) -> Any:
-    sizes = {"encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+    }
     return hf.BartForConditionalGeneration(
         hf.BartConfig(
             vocab_size=VOCABULARY,
@@ -43,9 +48,7 @@ BACKBONES: dict[str, Callable[[], Any]] = {
             hf.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS)
         ),
         "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**_small, **_grouped)),
-        "gemma2": lambda: hf.Gemma2ForCausalLM(
-            hf.Gemma2Config(**_small, **_grouped, head_dim=8, sliding_window=8)
-        ),
+        "gemma2": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**_small, **_grouped, head_dim=8, sliding_window=8)),
         "t5": lambda: hf.T5ForConditionalGeneration(
             hf.T5Config(
                 vocab_size=VOCABULARY,

@@ -6,7 +6,21 @@ from pathlib import Path
 import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "plot", "a", "the", "review", ":", "mixed"]
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "good",
+    "bad",
+    "film",
+    "plot",
+    "a",
+    "the",
+    "review",
+    ":",
+    "mixed",
+]
 POSITIONS = 64
 
 
@@ -18,7 +32,9 @@ def write_backbone(folder: Path, family: str = "bert") -> str:
     special = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
     if family == "bert":
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            single="[CLS] $A [SEP]",
+            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
         )
         special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         config = hf.BertConfig(
@@ -33,7 +49,13 @@ def write_backbone(folder: Path, family: str = "bert") -> str:
     else:
         model = hf.GPT2LMHeadModel(
             hf.GPT2Config(
-                vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS, eos_token_id=3, bos_token_id=3
+                vocab_size=len(WORDS),
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                n_positions=POSITIONS,
+                eos_token_id=3,
+                bos_token_id=3,
             )
         )
     model.save_pretrained(folder)

@@ -1,7 +1,15 @@
 """The frozen part: the only place that knows transformers' internals."""
 
-from lightning_prefix.backbone.load import BackboneOptions, load_backbone, load_tokenizer
+from lightning_prefix.backbone.load import BackboneOptions, load_backbone, load_config, load_tokenizer
 from lightning_prefix.backbone.model import Positions, PrefixedModel
 from lightning_prefix.backbone.sites import max_positions
 
-__all__ = ["BackboneOptions", "Positions", "PrefixedModel", "load_backbone", "load_tokenizer", "max_positions"]
+__all__ = [
+    "BackboneOptions",
+    "Positions",
+    "PrefixedModel",
+    "load_backbone",
+    "load_config",
+    "load_tokenizer",
+    "max_positions",
+]

@@ -87,9 +87,7 @@ class StoredPrefix:
         )
 
 
-def save(
-    model: "PrefixedModel", directory: Path, head: Mapping[str, Tensor], task: dict[str, Any] | None
-) -> None:
+def save(model: "PrefixedModel", directory: Path, head: Mapping[str, Tensor], task: dict[str, Any] | None) -> None:
     """Write the folder: the flattened prefix and the trained head, nothing of the frozen backbone."""
     from safetensors.torch import save as to_bytes
 
@@ -151,5 +149,3 @@ def read(directory: Path) -> StoredPrefix:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     return StoredPrefix(directory, description, group("prefix."), group("backbone."), group("head."))
-
-

@@ -62,6 +62,4 @@ def check_fingerprint(stored: dict[str, Any], actual: dict[str, Any], origin: st
 
 def _is_close(stored: list[float], actual: list[float]) -> bool:
     pairs = zip(stored, actual, strict=True)
-    return len(stored) == len(actual) and all(
-        abs(a - b) <= _TOLERANCE * max(abs(a), abs(b)) + 1e-6 for a, b in pairs
-    )
+    return len(stored) == len(actual) and all(abs(a - b) <= _TOLERANCE * max(abs(a), abs(b)) + 1e-6 for a, b in pairs)

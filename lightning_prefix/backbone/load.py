@@ -42,11 +42,18 @@ def load_tokenizer(name: str, options: BackboneOptions | None = None) -> Any:
     """
     from transformers import AutoTokenizer
 
-    options = options or BackboneOptions()
-    with _loading(name):
-        return AutoTokenizer.from_pretrained(
-            local_path(name), revision=options.revision or "main", trust_remote_code=options.trust_remote_code
-        )
+    return _from_pretrained(AutoTokenizer, name, options)
+
+
+def load_config(name: str, options: BackboneOptions | None = None) -> Any:
+    """The configuration of a backbone, without its weights.
+
+    Raises:
+        InputError: if there is none at that name.
+    """
+    from transformers import AutoConfig
+
+    return _from_pretrained(AutoConfig, name, options)
 
 
 def load_backbone(
@@ -82,6 +89,14 @@ def load_backbone(
     return model.eval(), sorted({*info["missing_keys"], *mismatched})
 
 
+def _from_pretrained(auto_class: Any, name: str, options: BackboneOptions | None) -> Any:
+    options = options or BackboneOptions()
+    with _loading(name):
+        return auto_class.from_pretrained(
+            local_path(name), revision=options.revision or "main", trust_remote_code=options.trust_remote_code
+        )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' report of a missing head: it is missing on purpose, and the task says so."""
@@ -100,8 +115,6 @@ def _loading(name: str) -> Iterator[None]:
     """Turn transformers' errors about a name into one paragraph."""
     try:
         yield
-    except InputError:
-        raise
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(

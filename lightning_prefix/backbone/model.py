@@ -175,7 +175,7 @@ class PrefixedModel(nn.Module):
         return self
 
     def _checkpoint_without_dropout(self, layer: nn.Module) -> None:
-        """transformers checkpoints only layers in training mode; some of these (BART) drop out by that flag."""
+        """Transformers checkpoints only layers in training mode; some of these (BART) drop out by that flag."""
         layer.training = True
         for name, value in list(vars(layer).items()):
             if "dropout" in name and isinstance(value, float) and value > 0:
@@ -187,7 +187,11 @@ class PrefixedModel(nn.Module):
         return fingerprint(self.backbone, self.trained)
 
     def save_pretrained(
-        self, directory: str | Path, *, head: Mapping[str, Tensor] | None = None, task: dict[str, Any] | None = None
+        self,
+        directory: str | Path,
+        *,
+        head: Mapping[str, Tensor] | None = None,
+        task: dict[str, Any] | None = None,
     ) -> None:
         """Write `prefix.safetensors` (prefix flattened, trained head) and `prefix.json`; nothing of the backbone.
 

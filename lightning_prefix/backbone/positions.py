@@ -24,8 +24,7 @@ def shift_positions(backbone: nn.Module, length: int) -> Callable[[], None]:
     is_causal = not config_of(backbone).is_encoder_decoder and max_positions(backbone) is not None
     if not (takes_positions and is_causal):
         raise InputError(
-            f"positions='shift' is given, but {type(backbone).__name__} takes no position_ids; "
-            "use positions='keep'."
+            f"positions='shift' is given, but {type(backbone).__name__} takes no position_ids; use positions='keep'."
         )
     limit = max_positions(backbone)
 

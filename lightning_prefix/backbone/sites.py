@@ -43,9 +43,7 @@ def find_sites(backbone: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[nn
         if modules.count(call.module) > 1:
             name += f"#{modules[:index].count(call.module) + 1}"
         _, heads, _, key_dim = call.query_shape
-        sites.append(
-            AttentionSite(name, kind, layer, heads, call.keys.shape[1], key_dim, call.values.shape[3])
-        )
+        sites.append(AttentionSite(name, kind, layer, heads, call.keys.shape[1], key_dim, call.values.shape[3]))
     return tuple(sites), tuple(modules)
 
 

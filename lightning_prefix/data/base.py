@@ -155,9 +155,7 @@ class TextDataModule(LightningDataModule, ABC):
         if self.source is None or not has_split(self.splits, name):
             return False
         rows = select_split(self.splits, name)
-        return self.label_column in rows.column_names and not is_unlabelled(
-            rows, self.label_column, self.find_labels()
-        )
+        return self.label_column in rows.column_names and not is_unlabelled(rows, self.label_column, self.find_labels())
 
     @abstractmethod
     def find_labels(self) -> tuple[str, ...]:
@@ -227,11 +225,15 @@ class TextDataModule(LightningDataModule, ABC):
         rows = self._rows(role, stage)
         return evaluation_loader(rows, role=role, batch_size=self.eval_batch_size, **self._loader_options())
 
+    def _resolve_max_length(self) -> int:
+        resolved = resolve_max_length(self.tokenizer_name, self._given_max_length)
+        task = None if self.trainer is None else self.trainer.lightning_module
+        positions = getattr(task, "position_limit", None)
+        return resolved if self._given_max_length or positions is None else min(resolved, positions)
+
     def _rows(self, role: str, stage: str) -> "datasets.Dataset":
         if role not in self._ready:
-            raise InputError(
-                f"the {role} rows are not ready. Call setup({stage!r}) first, as the Trainer does."
-            )
+            raise InputError(f"the {role} rows are not ready. Call setup({stage!r}) first, as the Trainer does.")
         return self._ready[role]
 
     def _loader_options(self) -> dict[str, Any]:
@@ -254,7 +256,7 @@ class TextDataModule(LightningDataModule, ABC):
         return select_split(self.splits, name)
 
     def _build(self, stage: str) -> "dict[str, datasets.Dataset]":
-        self.max_length = resolve_max_length(self.tokenizer_name, self._given_max_length)
+        self.max_length = self._resolve_max_length()
         if stage == "predict":
             return {"predict": self._encode("predict", self._raw_predict_rows(), is_labelled=False)}
         self.labels = self.find_labels()
@@ -280,7 +282,7 @@ class TextDataModule(LightningDataModule, ABC):
         return self._encode(role, rows, is_labelled=True)
 
     def _encode(self, role: str, rows: "datasets.Dataset", *, is_labelled: bool) -> "datasets.Dataset":
-        max_length = resolve_max_length(self.tokenizer_name, self._given_max_length)
+        max_length = self._resolve_max_length()
         split = self.split_names.get(role, role)
         key = (role, self.tokenizer_name, max_length)
         if key not in self._encoded:

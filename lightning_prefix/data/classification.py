@@ -49,9 +49,7 @@ class TextClassificationDataModule(TextDataModule):
     ) -> None:
         super().__init__(source, **options)
         if labels is not None and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
-            raise InputError(
-                f"labels={labels} was given; it must be two or more different names. Correct the list."
-            )
+            raise InputError(f"labels={labels} was given; it must be two or more different names. Correct the list.")
         self.multi_label = multi_label
         self.label_separator = label_separator
         self._given_labels = None if labels is None else tuple(map(str, labels))
@@ -108,9 +106,7 @@ class TextClassificationDataModule(TextDataModule):
             )
             return super().cut_validation(rows)
         classed = rows.cast_column("labels", datasets.ClassLabel(names=list(self.labels)))
-        parts = classed.train_test_split(
-            self.validation_fraction, seed=self.seed, stratify_by_column="labels"
-        )
+        parts = classed.train_test_split(self.validation_fraction, seed=self.seed, stratify_by_column="labels")
         return parts["train"], parts["test"]
 
     def _distinct(self, train: "datasets.Dataset") -> tuple[str, ...]:
@@ -180,9 +176,7 @@ def class_number(value: Any, labels: tuple[str, ...], declared: tuple[str, ...])
     raise ValueError(advice)
 
 
-def class_vector(
-    value: Any, labels: tuple[str, ...], declared: tuple[str, ...], separator: str
-) -> list[float]:
+def class_vector(value: Any, labels: tuple[str, ...], declared: tuple[str, ...], separator: str) -> list[float]:
     """One 0 or 1 per label.
 
     Args:

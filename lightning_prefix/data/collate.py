@@ -30,10 +30,7 @@ class IndexedRows(Dataset[dict[str, Any]]):
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """The rows of one batch, read together."""
-        return [
-            {**row, "index": index}
-            for index, row in zip(indices, self.rows.__getitems__(indices), strict=True)
-        ]
+        return [{**row, "index": index} for index, row in zip(indices, self.rows.__getitems__(indices), strict=True)]
 
 
 @dataclass(frozen=True)

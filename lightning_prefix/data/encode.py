@@ -80,7 +80,5 @@ def describe_changes(encoded: "datasets.Dataset", total: int, split: str, max_le
         lines.append(f"{total - len(encoded)} of {total} rows of {split!r} have no text and were left out.")
     cut = sum(encoded["cut"][:])
     if cut:
-        lines.append(
-            f"{cut} of {len(encoded)} texts of {split!r} were cut to max_length={max_length} tokens."
-        )
+        lines.append(f"{cut} of {len(encoded)} texts of {split!r} were cut to max_length={max_length} tokens.")
     return lines

@@ -61,9 +61,7 @@ def table_header(path: Path) -> list[str]:
         first = next(csv.reader(stream, delimiter=_delimiter(path)), [])
     names = [name.strip() for name in first]
     if not names:
-        raise InputError(
-            f"{path} is empty. Its first line must name the columns; give a file with rows below it."
-        )
+        raise InputError(f"{path} is empty. Its first line must name the columns; give a file with rows below it.")
     if "" in names or len(set(names)) < len(names):
         raise InputError(
             f"the first line of {path} names the columns {names}; each column needs a name of its own. "

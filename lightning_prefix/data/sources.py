@@ -46,14 +46,10 @@ def load_splits(source: Any, *, subset: str | None = None, revision: str | None 
     else:
         splits = {"train": _load_rows(source, "the source")}
     if not splits:
-        raise InputError(
-            "the source is an empty dict. Give at least one split, such as {'train': 'train.csv'}."
-        )
+        raise InputError("the source is an empty dict. Give at least one split, such as {'train': 'train.csv'}.")
     for name, rows in splits.items():
         if len(rows) == 0:
-            raise InputError(
-                f"split {name!r} of the source is empty. Give it at least one row, or leave it out."
-            )
+            raise InputError(f"split {name!r} of the source is empty. Give it at least one row, or leave it out.")
     return splits
 
 

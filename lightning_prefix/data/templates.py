@@ -81,8 +81,5 @@ def fit_template(
         middle = [(start + end) // 2 for start, end in zip(low, high, strict=True)]
         fits = [length <= max_length for length in lengths(fill(middle))]
         low = [m if fit else start for m, fit, start in zip(middle, fits, low, strict=True)]
-        high = [
-            end if fit else max(m, start + 1)
-            for m, fit, start, end in zip(middle, fits, low, high, strict=True)
-        ]
+        high = [end if fit else max(m, start + 1) for m, fit, start, end in zip(middle, fits, low, high, strict=True)]
     return fill(low)

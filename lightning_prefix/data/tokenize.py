@@ -70,11 +70,7 @@ def resolve_max_length(tokenizer: str, max_length: int | None) -> int:
     if max_length is None:
         return int(limit) if is_limited else _DEFAULT_MAX_LENGTH
     if max_length < _SMALLEST_MAX_LENGTH or (is_limited and max_length > limit):
-        allowed = (
-            f"between {_SMALLEST_MAX_LENGTH} and {limit}"
-            if is_limited
-            else f"at least {_SMALLEST_MAX_LENGTH}"
-        )
+        allowed = f"between {_SMALLEST_MAX_LENGTH} and {limit}" if is_limited else f"at least {_SMALLEST_MAX_LENGTH}"
         raise InputError(
             f"max_length={max_length} was given; for the tokenizer {tokenizer!r} it must be {allowed} "
             "tokens. Give such a number, or leave max_length out for the largest one."
@@ -142,9 +138,7 @@ def encode_rows(
         if row is not None:
             kept.append(position)
             texts.append(row)
-    columns, cut = _tokenise(
-        texts, [indices[position] for position in kept], split, tokenizer, template, max_length
-    )
+    columns, cut = _tokenise(texts, [indices[position] for position in kept], split, tokenizer, template, max_length)
     if label_column is not None and read_label is not None:
         columns["labels"] = [
             _label_of_row(rows[label_column][position], indices[position], str(label_name), split, read_label)
@@ -173,8 +167,7 @@ def _texts_of_row(
                 split,
                 index,
                 f"has no text in the column {column!r}",
-                "Every row needs a text that is not blank. Fill it in, or set drop_empty=True to leave such "
-                "rows out.",
+                "Every row needs a text that is not blank. Fill it in, or set drop_empty=True to leave such rows out.",
             )
         texts[column] = text
     return texts
@@ -185,9 +178,7 @@ def _label_of_row(value: Any, index: int, column: str, split: str, read_label: C
         return read_label(value)
     except ValueError as error:
         problem, _, advice = str(error).partition(". ")
-        raise row_error(
-            split, index, f"has the label {value!r} in the column {column!r}: {problem}", advice
-        ) from None
+        raise row_error(split, index, f"has the label {value!r} in the column {column!r}: {problem}", advice) from None
 
 
 def _tokenise(
@@ -210,9 +201,7 @@ def _tokenise(
     if template is None:
         arguments = _arguments(long_texts, None)
     else:
-        arguments = [
-            _fitted(template, long_texts, [indices[number] for number in long], split, loaded, max_length)
-        ]
+        arguments = [_fitted(template, long_texts, [indices[number] for number in long], split, loaded, max_length)]
     shortened = loaded(*arguments, truncation=True, max_length=max_length, verbose=False)
     for name, values in shortened.items():
         for number, value in zip(long, values, strict=True):

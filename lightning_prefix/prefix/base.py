@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jsonargparse
 from torch import Tensor, nn
@@ -120,6 +120,3 @@ class Prefix(nn.Module, ABC):
             state._replace(keys=dropout(state.keys, probability), values=dropout(state.values, probability))
             for state in states
         )
-
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[PrefixStates, ...]:
-        return super().__call__(*args, **kwargs)  # type: ignore[no-any-return]

@@ -18,9 +18,7 @@ class FlatPrefix(Prefix):
         dropout_probability: in training, on keys and values.
     """
 
-    def __init__(
-        self, sites: Sequence[AttentionSite], start: StartValues, dropout_probability: float = 0.0
-    ) -> None:
+    def __init__(self, sites: Sequence[AttentionSite], start: StartValues, dropout_probability: float = 0.0) -> None:
         super().__init__(sites, dropout_probability)
         self.keys = nn.ParameterList(nn.Parameter(keys.detach().float().clone()) for keys, _ in start)
         self.values = nn.ParameterList(nn.Parameter(values.detach().float().clone()) for _, values in start)

@@ -32,10 +32,7 @@ class GatedPrefix(Prefix):
     ) -> None:
         super().__init__(sites, dropout_probability)
         if gates is None:
-            gates = [
-                torch.zeros(site.heads, device=keys.device)
-                for site, (keys, _) in zip(sites, start, strict=True)
-            ]
+            gates = [torch.zeros(site.heads, device=keys.device) for site, (keys, _) in zip(sites, start, strict=True)]
         self.keys = nn.ParameterList(nn.Parameter(keys.detach().float().clone()) for keys, _ in start)
         self.values = nn.ParameterList(nn.Parameter(values.detach().float().clone()) for _, values in start)
         self.gates = nn.ParameterList(nn.Parameter(gate.detach().float().clone()) for gate in gates)

@@ -43,10 +43,8 @@ class MLPPrefix(Prefix):
         rows = [tensor.detach().float().transpose(0, 1).flatten(1) for pair in start for tensor in pair]
         self.register_buffer("start", torch.cat(rows, dim=1))
         self.embedding = nn.Parameter(torch.randn(length, embedding_dim))
-        self.mlp = nn.Sequential(
-            nn.Linear(embedding_dim, hidden_dim), nn.Tanh(), nn.Linear(hidden_dim, self.start.shape[1])
-        )
-        last = self.mlp[2]
+        last = nn.Linear(hidden_dim, self.start.shape[1])
+        self.mlp = nn.Sequential(nn.Linear(embedding_dim, hidden_dim), nn.Tanh(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -57,9 +55,7 @@ class MLPPrefix(Prefix):
         heads = [site.kv_heads for site in self.sites for _ in range(2)]
         pieces = rows.split([h * d for h, d in zip(heads, dims, strict=True)], dim=1)
         # (length, kv_heads * dim) -> (kv_heads, length, dim)
-        tensors = [
-            piece.unflatten(1, (h, d)).transpose(0, 1) for piece, h, d in zip(pieces, heads, dims, strict=True)
-        ]
+        tensors = [piece.unflatten(1, (h, d)).transpose(0, 1) for piece, h, d in zip(pieces, heads, dims, strict=True)]
         return tuple(PrefixStates(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ import random
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,9 +14,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, max_positions
+from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, load_config, max_positions
 from lightning_prefix.backbone import files as prefix_files
 from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.errors import InputError
@@ -111,6 +112,12 @@ class PrefixTask(LightningModule, ABC):
         """Text that `init: text` starts from when the prefix names none."""
         return "Read the text and answer:"
 
+    @cached_property
+    def position_limit(self) -> int | None:
+        """The most tokens that the backbone's configuration has positions for; None where it names none."""
+        config = load_config(self.backbone_name, self.backbone_options).get_text_config()
+        return getattr(config, "max_position_embeddings", None)
+
     # Life cycle.
 
     def configure_model(self) -> None:
@@ -135,6 +142,7 @@ class PrefixTask(LightningModule, ABC):
             self.head.load_state_dict(stored.head_tensors)
         metrics = self.make_metrics()
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self._check_length()
 
     def setup(self, stage: str) -> None:
@@ -164,24 +172,23 @@ class PrefixTask(LightningModule, ABC):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        self._evaluate(batch, "val", self.val_metrics)
+        self._evaluate(batch, "val", self.val_metrics, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        self._evaluate(batch, "test", self.test_metrics)
+        self._evaluate(batch, "test", self.test_metrics, self.test_loss)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """One plain dict per row; `index` is its row number in the data."""
         results = self.describe(self(batch))
         return [{"index": i, **result} for i, result in zip(batch["index"].tolist(), results, strict=True)]
 
-    def _evaluate(self, batch: Batch, name: str, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         outputs, labels = self(batch), batch["labels"]
-        self.log(
-            f"{name}/loss", self.loss(outputs, labels), batch_size=len(labels), sync_dist=True, prog_bar=name == "val"
-        )
         self.update_metrics(metrics, outputs, labels)
-        self.log_dict(cast("Any", metrics), batch_size=len(labels), prog_bar=name == "val")
+        mean_loss.update(self.loss(outputs, labels), weight=len(labels))  # exact with unequal batches and processes
+        logged = cast("Any", {f"{name}/loss": mean_loss, **metrics})
+        self.log_dict(logged, batch_size=len(labels), prog_bar=name == "val")
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and linear decay, or what was given; trained parameters only."""
@@ -199,7 +206,7 @@ class PrefixTask(LightningModule, ABC):
 
     # Files.
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained tensors, nothing of the frozen backbone."""
         names = checkpoints.trained_names(self)
         return {name: t for name, t in super().state_dict(*args, **kwargs).items() if name in names}
@@ -298,7 +305,7 @@ class PrefixTask(LightningModule, ABC):
             )
         arguments = {**description["hyper_parameters"], **checkpoints.plain_data(overrides)}
         arguments.pop("_instantiator", None)
-        task = cast("PrefixTask", instantiate_module(cls, arguments))
+        task = instantiate_module(cls, arguments)
         task._build(stored)
         return task.eval(), description["data"]
 

@@ -21,8 +21,8 @@ KEY = "lightning_prefix"
 def plain_data(value: Any, name: str = "") -> Any:
     """The value as str, number, list and dict, as jsonargparse parses it back.
 
-    A dataclass, class or partial becomes its import path with its arguments. What has no import path (a lambda) is
-    left out with a warning: it must be given again when the checkpoint is used.
+    A dataclass, class or partial becomes its import path with its arguments. What cannot be parsed back (a lambda, a
+    function without a return type) is left out with a warning: it must be given again when the checkpoint is used.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         arguments = {f.name: plain_data(getattr(value, f.name), f.name) for f in dataclasses.fields(value)}
@@ -33,11 +33,11 @@ def plain_data(value: Any, name: str = "") -> Any:
         return [plain_data(item, name) for item in value]
     if isinstance(value, functools.partial):  # jsonargparse's own partials have the class as last argument
         target = value.args[-1] if value.args else value.func
-        if isinstance(target, type) or not value.args:
+        if callable(target):
             return {"class_path": _import_path(target), "init_args": plain_data(value.keywords)}
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    if callable(value) and "<" not in getattr(value, "__qualname__", "<"):
+    if isinstance(value, type) or _is_parsable_function(value):
         return _import_path(value)
     rank_zero_warn(f"{name}={value!r} cannot be stored in a checkpoint; give it again when you load one.")
     return None
@@ -115,11 +115,17 @@ def _is_chosen(value: Any) -> bool:
     return any(dataclasses.is_dataclass(parent) for parent in type(value).__mro__[1:])
 
 
+def _is_parsable_function(value: Any) -> bool:
+    name = getattr(value, "__qualname__", "<")
+    return callable(value) and "<" not in name and "return" in getattr(value, "__annotations__", {})
+
+
 def _import_path(thing: Any) -> str:
     import lightning_prefix
 
-    if getattr(lightning_prefix, thing.__name__, None) is thing:
-        return f"lightning_prefix.{thing.__name__}"
+    name: str = thing.__name__
+    if getattr(lightning_prefix, name, None) is thing:
+        return f"lightning_prefix.{name}"
     return f"{thing.__module__}.{thing.__qualname__}"
 
 

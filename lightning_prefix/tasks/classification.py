@@ -1,7 +1,6 @@
 """`TextClassification`: one class of several, or any number of labels, per text or pair of texts."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,13 +83,13 @@ class TextClassification(PrefixTask):
         Raises:
             InputError: if other labels were given here.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        found: Sequence[str] | None = getattr(data, "labels", None)
-        if found is None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        found = list(getattr(data, "labels", ()))
+        if not found:
             return
-        if self.labels is not None and len(self.labels) != len(found) or self._are_named and self.labels != list(found):
+        if self.labels is not None and (self.labels != found if self._are_named else len(self.labels) != len(found)):
             raise InputError(
-                f"the model has the labels {self.labels}, the data has {list(found)}; leave out model.labels and "
+                f"the model has the labels {self.labels}, the data has {found}; leave out model.labels and "
                 "model.num_labels, or give data.labels in the same order."
             )
         if self.multi_label not in (None, data.multi_label):
@@ -98,7 +97,7 @@ class TextClassification(PrefixTask):
                 f"model.multi_label is {self.multi_label} and data.multi_label is {data.multi_label}; "
                 "set it in the data only."
             )
-        self.labels, self._are_named, self.multi_label = list(found), True, bool(data.multi_label)
+        self.labels, self._are_named, self.multi_label = found, True, bool(data.multi_label)
         self.hparams.update(labels=self.labels, num_labels=None, multi_label=self.multi_label)
 
     def instruction(self) -> str:
@@ -140,7 +139,10 @@ class TextClassification(PrefixTask):
                 }
             )
         return MetricCollection(
-            {"accuracy": MulticlassAccuracy(count, average="micro"), "f1": MulticlassF1Score(count, average="macro")}
+            {
+                "accuracy": MulticlassAccuracy(count, average="micro"),
+                "f1": MulticlassF1Score(count, average="macro"),
+            }
         )
 
     def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
@@ -169,4 +171,4 @@ class TextClassification(PrefixTask):
             )
         if len(self.labels) < 2 and not self.multi_label:
             raise InputError(f"there is one label only, {self.labels}; a classification needs two or more.")
-        return cast("list[str]", self.labels)
+        return self.labels

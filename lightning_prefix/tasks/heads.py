@@ -69,11 +69,11 @@ class PooledHead(Head):
     """
 
     auto_class = "AutoModel"
+    linear: nn.Linear
 
     def __init__(self, outputs: int, pooling: Pooling) -> None:
         super().__init__()
         self.outputs, self.pooling = outputs, pooling
-        self.linear = nn.Linear(0, 0)
 
     def attach(self, backbone: Any) -> None:
         """Make the layer for the backbone's hidden size, in float32."""
@@ -110,7 +110,9 @@ class VerbalizerHead(Head):
         ids = [tokenizer(f" {word.strip()}", add_special_tokens=False)["input_ids"][:1] for word in words]
         first = [token for tokens in ids for token in tokens]
         if len(set(first)) < len(words):
-            shown = ", ".join(f"{word!r} -> {tokenizer.convert_ids_to_tokens(i)}" for word, i in zip(words, ids, strict=True))
+            shown = ", ".join(
+                f"{word!r} -> {tokenizer.convert_ids_to_tokens(i)}" for word, i in zip(words, ids, strict=True)
+            )
             raise InputError(
                 f"the label words must begin with different tokens of {backbone!r}, but are {shown}; "
                 "choose others with label_words."
@@ -121,14 +123,19 @@ class VerbalizerHead(Head):
         """(batch, labels): logits of the label words after each row's last token."""
         last = inputs["attention_mask"].sum(1) - 1
         # logits at the rows' last positions only; the vocabulary is large
-        positions, column = last.unique(return_inverse=True)
+        positions, column = torch.unique(last, return_inverse=True)
         logits = model(**inputs, logits_to_keep=positions).logits
         rows = torch.arange(len(last), device=last.device)
         return cast("Tensor", logits[rows, column][:, cast("Tensor", self.word_ids)])
 
 
 def make_head(
-    kind: HeadKind, outputs: int, problem_type: str, backbone: str, words: Sequence[str], options: BackboneOptions
+    kind: HeadKind,
+    outputs: int,
+    problem_type: str,
+    backbone: str,
+    words: Sequence[str],
+    options: BackboneOptions,
 ) -> Head:
     """The head of that kind, before the backbone is loaded."""
     if kind == "auto":

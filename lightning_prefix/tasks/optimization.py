@@ -69,7 +69,7 @@ class Optimization:
         if head:
             groups.append(_group("head", head, head_rate, None if own else self.weight_decay))
         make = self.optimizer or torch.optim.AdamW
-        optimizer = make(groups)  # type: ignore[arg-type]
+        optimizer = make(groups)
         if self.lr_scheduler is None:
             scheduler: Any = _warmup_then_linear(optimizer, self.warmup, total_steps)
         else:

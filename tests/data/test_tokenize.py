@@ -39,15 +39,11 @@ def test_long_texts_are_cut_and_counted(tokenizer):
     rows = encode([{"text": "film " * 6}, {"text": "film " * 7}], tokenizer)
     assert rows["input_ids"][:] == [[2, *[6] * 6, 3]] * 2
     assert rows["cut"][:] == [False, True]
-    assert describe_changes(rows, 2, "train", 8) == [
-        "1 of 2 texts of 'train' were cut to max_length=8 tokens."
-    ]
+    assert describe_changes(rows, 2, "train", 8) == ["1 of 2 texts of 'train' were cut to max_length=8 tokens."]
 
 
 def test_template_is_kept_whole(tokenizer):
-    (row,) = encode(
-        [{"text": "film " * 20}], tokenizer, text_columns=["text"], template="Review: {text} label:"
-    )
+    (row,) = encode([{"text": "film " * 20}], tokenizer, text_columns=["text"], template="Review: {text} label:")
     assert row["input_ids"] == [2, 10, 11, 6, 6, 12, 11, 3]
     assert row["cut"]
 
@@ -60,9 +56,7 @@ def test_template_that_does_not_fit(tokenizer):
 @pytest.mark.parametrize("empty", [None, "", " \n"])
 def test_row_without_text(tokenizer, empty):
     rows = [{"text": "a", "label": 1}, {"text": empty, "label": 2}, {"text": "film", "label": 3}]
-    with pytest.raises(
-        InputError, match=r"row 2 of 'train' has no text in the column 'text'.*drop_empty=True"
-    ):
+    with pytest.raises(InputError, match=r"row 2 of 'train' has no text in the column 'text'.*drop_empty=True"):
         encode(rows, tokenizer)
     kept = encode(rows, tokenizer, drop_empty=True, label_column="label", read_label=read_number)
     assert kept["labels"][:] == [1.0, 3.0]
@@ -137,7 +131,5 @@ def test_missing_tokenizer(monkeypatch):
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", from_pretrained)
-    with pytest.raises(
-        InputError, match=r"the tokenizer 'nope' could not be loaded: We couldn't connect. Give"
-    ):
+    with pytest.raises(InputError, match=r"the tokenizer 'nope' could not be loaded: We couldn't connect. Give"):
         load_tokenizer("nope")

@@ -24,9 +24,7 @@ CONFIGS = (
 
 
 def start():
-    return [
-        (torch.randn(s.kv_heads, LENGTH, s.key_dim), torch.randn(s.kv_heads, LENGTH, s.value_dim)) for s in SITES
-    ]
+    return [(torch.randn(s.kv_heads, LENGTH, s.key_dim), torch.randn(s.kv_heads, LENGTH, s.value_dim)) for s in SITES]
 
 
 @pytest.fixture(params=CONFIGS, ids=lambda config: type(config).__name__)
@@ -43,9 +41,7 @@ def test_begins_at_the_start_values(config):
 
 def test_parameter_counts():
     per_position = 2 * (6 + 3) + 3 * 2 * (8 + 8)
-    count = {
-        type(c): sum(p.numel() for p in c.build(SITES, start()).parameters() if p.requires_grad) for c in CONFIGS
-    }
+    count = {type(c): sum(p.numel() for p in c.build(SITES, start()).parameters() if p.requires_grad) for c in CONFIGS}
     assert count[FlatPrefixConfig] == LENGTH * per_position
     assert count[GatedPrefixConfig] == LENGTH * per_position + 4 + 2 + 2 + 2
     assert count[MLPPrefixConfig] == LENGTH * 7 + (7 * 9 + 9) + (9 * per_position + per_position)

@@ -1,0 +1,228 @@
+"""Checkpoints: what they hold, the same from everywhere, exact resume, and what they refuse."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+import yaml
+from tiny_files import write_backbone
+
+import lightning_prefix as lp
+from lightning_prefix.cli import main
+from lightning_prefix.tasks.checkpoint import plain_data
+
+PREFIXES = {
+    "flat": lp.FlatPrefixConfig(length=5, dropout=0.1),
+    "mlp": lp.MLPPrefixConfig(length=5, embedding_dim=8, hidden_dim=8),
+    "gated": lp.GatedPrefixConfig(length=5),
+}
+
+
+class LossCurve(lightning.pytorch.Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+
+def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=None, workers=0, **options):
+    """Train a fresh task; the steps of the learning-rate schedule are 40 in any case."""
+    lightning.seed_everything(1, verbose=False)
+    task = lp.TextClassification(backbone, prefix, learning_rate=0.05, lr_scheduler=decay)
+    data = lp.TextClassificationDataModule(reviews, batch_size=8, num_workers=workers)
+    curve = LossCurve()
+    trainer = lightning.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        default_root_dir=folder,
+        callbacks=[curve, lp.PrefixCheckpoint(dirpath=str(folder), **options)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+    )
+    trainer.fit(task, data, ckpt_path=ckpt_path)
+    return task, trainer, curve.losses
+
+
+decay = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.1, total_iters=40)
+
+
+def test_only_trained_tensors_and_a_little_more(bert_folder, reviews, tmp_path):
+    task, _, _ = fit(bert_folder, reviews, tmp_path, 8)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    trained = {name for name, p in task.named_parameters() if p.requires_grad}
+    assert set(checkpoint["state_dict"]) == trained
+    assert {name.split(".")[1] for name in trained} == {"prefix", "backbone"}  # the backbone's new classifier
+    tensors = sum(t.numel() * t.element_size() for t in checkpoint["state_dict"].values())
+    optimizer = 2 * tensors
+    assert (tmp_path / "last.ckpt").stat().st_size <= tensors + optimizer + 64 * 1024
+    task.save_pretrained(tmp_path / "prefix")
+    assert sum(f.stat().st_size for f in (tmp_path / "prefix").iterdir()) <= tensors + 64 * 1024
+
+
+def test_frozen_bytes_are_unchanged_by_fit(bert_folder, reviews, tmp_path):
+    def digest(backbone):
+        frozen = {n: p for n, p in backbone.named_parameters() if not n.startswith("classifier")}
+        return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in frozen.values())).hexdigest()
+
+    untouched = lp.TextClassification(bert_folder, num_labels=2)
+    untouched.configure_model()
+    task, _, losses = fit(bert_folder, reviews, tmp_path, 20)
+    assert losses[0] != losses[-1]
+    assert digest(task.model.backbone) == digest(untouched.model.backbone)
+
+
+def test_the_file_is_the_same_from_the_cli_and_from_python(bert_folder, reviews, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = {"class_path": "TextClassification", "init_args": {"backbone": bert_folder}}
+    model["init_args"]["prefix"] = {"class_path": "GatedPrefixConfig", "init_args": {"length": 3}}
+    data = {"class_path": "TextClassificationDataModule", "init_args": {"source": reviews}}
+    trainer = {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False}
+    Path("run.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    main(["fit", "--config", "run.yaml", "--checkpoint.dirpath", "cli"])
+
+    lightning.seed_everything(0, verbose=False)
+    task = lp.TextClassification(backbone=bert_folder, prefix=lp.GatedPrefixConfig(length=3))
+    notebook = lightning.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        callbacks=[lp.PrefixCheckpoint("python")],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    notebook.fit(task, lp.TextClassificationDataModule(reviews))
+
+    ours, theirs = (torch.load(f"{folder}/last.ckpt", weights_only=True) for folder in ("python", "cli"))
+    assert ours["hyper_parameters"] == theirs["hyper_parameters"]
+    assert ours["lightning_prefix"] == theirs["lightning_prefix"]
+    for name, tensor in theirs["state_dict"].items():
+        assert torch.equal(ours["state_dict"][name], tensor)
+    for folder in ("python", "cli"):
+        again = lp.TextClassification.load_from_checkpoint(f"{folder}/last.ckpt")
+        assert again.labels == ["negative", "positive"]
+        for name, tensor in again.state_dict().items():
+            assert torch.equal(tensor, theirs["state_dict"][name])
+
+
+@pytest.mark.parametrize("variant", list(PREFIXES))
+def test_resume_equals_the_uninterrupted_run(variant, bert_folder, reviews, tmp_path):
+    """40 steps of an epoch of 8 batches; stopped after 20, in the middle of an epoch."""
+    prefix = PREFIXES[variant]
+    whole, _, losses = fit(bert_folder, reviews, tmp_path / "whole", 40, prefix)
+    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 20, prefix, every_n_train_steps=20)
+    resumed, _, second = fit(
+        bert_folder, reviews, tmp_path / "part", 40, prefix, ckpt_path=str(tmp_path / "part" / "last.ckpt")
+    )
+    assert len(losses) == 40
+    assert first + second == losses
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_resume_at_an_epoch_end_with_workers(bert_folder, reviews, tmp_path):
+    _, _, losses = fit(bert_folder, reviews, tmp_path / "whole", 40, workers=2)
+    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 24, workers=2)
+    _, _, second = fit(
+        bert_folder, reviews, tmp_path / "part", 40, ckpt_path=str(tmp_path / "part" / "last.ckpt"), workers=2
+    )
+    assert first + second == losses
+
+
+def test_killed_in_the_middle_and_resumed(bert_folder, reviews, tmp_path):
+    """`kill -9` while checkpoints are being written every step; whichever is there loads and goes on."""
+    command = [sys.executable, "-m", "lightning_prefix", "fit", "--model", "TextClassification"]
+    command += [
+        "--model.backbone",
+        bert_folder,
+        "--data",
+        "TextClassificationDataModule",
+        "--data.source",
+        reviews,
+    ]
+    command += [
+        "--data.batch_size",
+        "8",
+        "--checkpoint.every_n_train_steps",
+        "1",
+        "--checkpoint.dirpath",
+        "kept",
+    ]
+    command += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(
+        [*command, "--trainer.max_steps", "100000"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    last = tmp_path / "kept" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    stopped_at = torch.load(last, weights_only=True)["global_step"]
+    assert stopped_at > 0
+    resumed = subprocess.run(
+        [*command, "--ckpt_path", str(last), "--trainer.max_steps", str(stopped_at + 5)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == stopped_at + 5
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(bert_folder, reviews, tmp_path):
+    fit(bert_folder, reviews, tmp_path, 2)
+    torch.manual_seed(1)
+    other = write_backbone(tmp_path / "other")
+    with pytest.raises(lp.InputError, match="it has the same sizes but other weights"):
+        lp.TextClassification.load_from_checkpoint(tmp_path / "last.ckpt", backbone=other)
+
+
+def test_strict_about_trained_names(bert_folder):
+    task = lp.TextClassification(bert_folder, num_labels=2)
+    task.configure_model()
+    state = task.state_dict()
+    missing = {name: t for name, t in state.items() if name != "model.prefix.keys.1"}
+    with pytest.raises(lp.InputError, match=r"it lacks model\.prefix\.keys\.1"):
+        task.load_state_dict(missing, strict=False)
+    with pytest.raises(lp.InputError, match="it has other, which this task does not train"):
+        task.load_state_dict({**state, "other": torch.zeros(1)})
+
+
+def test_plain_data():
+    assert plain_data(partial(torch.optim.SGD, lr=0.1)) == {
+        "class_path": "torch.optim.sgd.SGD",
+        "init_args": {"lr": 0.1},
+    }
+    assert plain_data(lp.FlatPrefixConfig(length=3))["class_path"] == "lightning_prefix.FlatPrefixConfig"
+    assert plain_data(lp.BackboneOptions())["dtype"] == "float32"
+    assert plain_data(torch.optim.SGD) == "torch.optim.sgd.SGD"
+    with pytest.warns(UserWarning, match="cannot be stored in a checkpoint"):
+        assert plain_data(lambda x: x, "optimizer") is None
+    with pytest.warns(UserWarning, match="cannot be stored in a checkpoint"):
+        assert plain_data(fit, "optimizer") is None  # it says not what it returns
+
+
+def test_last_is_the_last_and_not_the_last_best(bert_folder, reviews, tmp_path):
+    """Lightning's own `save_last` would stop at the best one."""
+    _, trainer, _ = fit(bert_folder, reviews, tmp_path, 40)
+    best = torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 40
+    assert best < 40
+    assert trainer.checkpoint_callback.monitor == "val/accuracy"
