@@ -62,6 +62,8 @@ class TextDataModule(LightningDataModule, ABC):
         drop_empty: leave rows without text out; otherwise they are an error.
         batch_size: rows per training step on each device, >= 1.
         eval_batch_size: rows per batch in validation, test and prediction, >= 1; None for `batch_size`.
+        group_by_length: let rows of like lengths share a training batch, which saves padding; the order stays random
+            within pools of 50 batches.
         num_workers: processes that load batches; 0 for the main one.
         validation_fraction: share of the train split that becomes the validation split if there is none.
         seed: of the order of training rows and of the cut.
@@ -89,6 +91,7 @@ class TextDataModule(LightningDataModule, ABC):
         drop_empty: bool = False,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
+        group_by_length: bool = True,
         num_workers: int = 0,
         validation_fraction: float = 0.1,
         seed: int = 0,
@@ -103,7 +106,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
         self.predict, self.template, self.tokenizer = predict, template, tokenizer
         self.text_column, self.pair_column, self.label_column = text_column, pair_column, label_column
-        self.drop_empty, self.num_workers = drop_empty, num_workers
+        self.drop_empty, self.group_by_length, self.num_workers = drop_empty, group_by_length, num_workers
         self.batch_size = batch_size
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.validation_fraction, self.seed = validation_fraction, seed
@@ -207,7 +210,13 @@ class TextDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableDataLoader:
         """Batches to train on, in an order that a checkpoint can take up again."""
         rows = self._rows("train", "fit")
-        return train_loader(rows, batch_size=self.batch_size, seed=self.seed, **self._loader_options())
+        return train_loader(
+            rows,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            group_by_length=self.group_by_length,
+            **self._loader_options(),
+        )
 
     def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
         """Batches of the validation split, in order."""

@@ -23,6 +23,7 @@ def train_loader(
     batch_size: int,
     num_workers: int,
     seed: int,
+    group_by_length: bool = True,
     ranks: int = 1,
     rank: int = 0,
 ) -> ResumableDataLoader:
@@ -31,7 +32,9 @@ def train_loader(
     With several ranks the last rows are filled up from the first, so that all ranks take the same steps.
     """
     dataset = _checked(rows, "train", ranks)
-    sampler = ResumableSampler[Any](dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
+    sampler = ResumableSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
+    if group_by_length:
+        sampler.lengths, sampler.batch_size = _lengths(rows), batch_size
     options = _options(padding, batch_size, num_workers, seed)
     return ResumableDataLoader(dataset, sampler=sampler, **options)
 
@@ -46,12 +49,26 @@ def evaluation_loader(
     ranks: int = 1,
     rank: int = 0,
 ) -> "DataLoader[dict[str, Any]]":
-    """A loader in order, each row on exactly one rank: ranks may have one batch more than others."""
+    """A loader with each row on exactly one rank: ranks may have one batch more than others.
+
+    Rows are sorted by length, so that little is padded; only those to predict stay in order.
+    """
+    if role != "predict":
+        lengths = _lengths(rows)
+        rows = rows.select(sorted(range(len(rows)), key=lambda row: lengths[row]))
     dataset = _checked(rows, role, ranks)
     sampler: Sampler[Any] | None = None
     if ranks > 1:
         sampler = UnrepeatedDistributedSampler(dataset, num_replicas=ranks, rank=rank, shuffle=False)
     return DataLoader(dataset, sampler=sampler, **_options(padding, batch_size, num_workers, 0))
+
+
+def _lengths(rows: "datasets.Dataset") -> list[int]:
+    """Tokens of each row, read column-wise."""
+    import pyarrow.compute
+
+    table = rows.select_columns(["input_ids"]).with_format("arrow")[:]
+    return list(pyarrow.compute.list_value_length(table["input_ids"]).to_pylist())
 
 
 def _checked(rows: "datasets.Dataset", role: str, ranks: int) -> IndexedRows:

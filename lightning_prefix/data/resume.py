@@ -1,22 +1,27 @@
 """A train loader that goes on where a checkpoint was written, in the middle of an epoch too."""
 
 import itertools
-from collections.abc import Iterator
-from typing import Any, TypeVar
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler
 
-__all__ = ["ResumableDataLoader", "ResumableSampler"]
+__all__ = ["ResumableDataLoader", "ResumableSampler", "group_by_length"]
 
-T = TypeVar("T")
+_POOL = 50
+"""Batches among which rows of like lengths are brought together; more would be less random."""
 
 
-class ResumableSampler(DistributedSampler[T]):
+class ResumableSampler(DistributedSampler[int]):
     """A `DistributedSampler` that can leave the first rows of one epoch out.
 
     The order depends on the seed and the epoch alone. `len()` is that of a whole epoch, as Lightning expects.
+    With `lengths`, rows of like lengths share a batch.
     """
 
+    lengths: Sequence[int] | None = None
+    batch_size = 1
     _start_epoch = 0
     _start_row = 0
 
@@ -31,8 +36,36 @@ class ResumableSampler(DistributedSampler[T]):
         """Rows that are left out of the current epoch."""
         return self._start_row if self.epoch == self._start_epoch else 0
 
-    def __iter__(self) -> Iterator[T]:
-        return itertools.islice(super().__iter__(), self.skipped, None)
+    def __iter__(self) -> Iterator[int]:
+        rows = list(super().__iter__())
+        if self.lengths is not None:
+            rows = group_by_length(rows, self.lengths, self.batch_size, self.seed + self.epoch)
+        return itertools.islice(rows, self.skipped, None)
+
+
+def group_by_length(rows: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+    """Reorder shuffled rows so that the rows of a batch have like lengths and little is padded.
+
+    Rows are sorted within pools of 50 batches, then the batches are shuffled. An incomplete batch stays the last.
+
+    Args:
+        rows: in random order.
+        lengths: tokens of each row, by its number.
+        batch_size: rows per batch.
+        seed: of the order of the batches.
+
+    Example:
+        >>> group_by_length([0, 1, 2, 3, 4], [9, 2, 8, 1, 9], batch_size=2, seed=0)
+        [3, 1, 2, 0, 4]
+    """
+    pool = _POOL * batch_size
+    batches: list[list[int]] = []
+    for start in range(0, len(rows), pool):
+        by_length = sorted(rows[start : start + pool], key=lambda row: lengths[row])
+        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    rest = [batches.pop()] if batches and len(batches[-1]) < batch_size else []
+    random.Random(seed).shuffle(batches)  # noqa: S311
+    return [row for batch in [*batches, *rest] for row in batch]
 
 
 class ResumableDataLoader(DataLoader[Any]):

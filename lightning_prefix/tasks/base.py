@@ -140,10 +140,13 @@ class PrefixTask(LightningModule, ABC):
         else:
             self.model = PrefixedModel._restore(stored, backbone, self.backbone_dropout)
             self.head.load_state_dict(stored.head_tensors)
+        self._make_metrics()
+        self._check_length()
+
+    def _make_metrics(self) -> None:
         metrics = self.make_metrics()
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self._check_length()
 
     def setup(self, stage: str) -> None:
         """Nothing here; tasks take what only the data knows, such as label names."""

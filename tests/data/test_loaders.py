@@ -38,3 +38,31 @@ def test_ranks_train_on_equally_many_rows():
         for rank in (0, 1)
     }
     assert lengths == {9}
+
+
+def ragged(count):
+    ids = [[7] * (1 + 13 * row % 29) for row in range(count)]
+    return datasets.Dataset.from_dict({"input_ids": ids, "row": list(range(count)), "cut": [False] * count})
+
+
+def padded(batches):
+    return sum(batch["input_ids"].numel() for batch in batches)
+
+
+def test_training_rows_of_like_lengths_share_a_batch():
+    options = {"batch_size": 4, "num_workers": 0, "seed": 0}
+    grouped, plain = (list(train_loader(ragged(203), {}, group_by_length=by, **options)) for by in (True, False))
+    assert sorted(indices(grouped)) == sorted(indices(plain)) == list(range(203))
+    real = sum(len(ids) for ids in ragged(203)["input_ids"])
+    assert padded(grouped) < 1.1 * real < padded(plain)
+    widths = [batch["input_ids"].shape[1] for batch in grouped]
+    assert widths != sorted(widths)  # short and long batches in random order
+    assert len(grouped[-1]["index"]) == 3
+
+
+def test_evaluation_is_sorted_by_length_and_prediction_is_not():
+    options = {"batch_size": 4, "num_workers": 0}
+    tested = list(evaluation_loader(ragged(50), {}, role="test", **options))
+    widths = [batch["input_ids"].shape[1] for batch in tested]
+    assert widths == sorted(widths)
+    assert indices(evaluation_loader(ragged(50), {}, role="predict", **options)) == list(range(50))
