@@ -132,7 +132,8 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
     Returns:
         The CLI with its trainer, model and data; None for `assets`.
     """
-    warnings.filterwarnings("ignore", message=r".*tensorboardX.* has been removed")  # the CSV logger is fine
+    for message in (r".*tensorboardX.* has been removed", r".*LeafSpec"):  # nothing that a user could mend
+        warnings.filterwarnings("ignore", message=message)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizers warn in forked data workers
     words = sys.argv[1:] if args is None else args
     try:

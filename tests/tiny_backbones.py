@@ -44,6 +44,14 @@ BACKBONES: dict[str, Callable[[], Any]] = {
         "albert": lambda: hf.AlbertModel(
             hf.AlbertConfig(**_small, **_layers | {"num_hidden_layers": 3}, embedding_size=8)
         ),
+        "distilbert": lambda: hf.DistilBertForSequenceClassification(
+            hf.DistilBertConfig(
+                vocab_size=VOCABULARY, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=POSITIONS
+            )
+        ),
+        "modernbert": lambda: hf.ModernBertModel(
+            hf.ModernBertConfig(**_small, **_layers | {"num_hidden_layers": 4}, local_attention=8, pad_token_id=0)
+        ),
         "gpt2": lambda: hf.GPT2LMHeadModel(
             hf.GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=POSITIONS)
         ),

@@ -204,26 +204,20 @@ class PrefixedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, backbone: nn.Module | None = None, **options: Any
+        cls, directory: str | Path, backbone: nn.Module | None = None, *, backbone_dropout: bool = False
     ) -> "PrefixedModel":
         """The model that `save_pretrained` wrote.
 
         Args:
             directory: the folder.
             backbone: the loaded backbone; when None it is loaded by the id or folder that was recorded.
-            options: `backbone_dropout`.
+            backbone_dropout: apply the backbone's own dropout in training.
 
         Raises:
             InputError: if a file is missing or damaged, or the backbone is another one.
         """
         stored = files.read(Path(directory))
         backbone = stored.load_backbone() if backbone is None else backbone
-        return cls._restore(stored, backbone, **options)
-
-    @classmethod
-    def _restore(
-        cls, stored: files.StoredPrefix, backbone: nn.Module, backbone_dropout: bool = False
-    ) -> "PrefixedModel":
         stored.check_backbone(backbone)
         model = cls.__new__(cls)
         nn.Module.__init__(model)

@@ -164,7 +164,7 @@ def _load_rows(rows: Any, what: str) -> "datasets.Dataset":
 
 def _from_list(rows: list[dict[str, Any]], what: str) -> "datasets.Dataset":
     import datasets
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
 
     columns = dict.fromkeys(column for row in rows for column in row)
     try:

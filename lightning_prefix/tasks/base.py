@@ -1,7 +1,6 @@
 """`PrefixTask`: the LightningModule under every task."""
 
 import inspect
-import random
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -83,7 +82,7 @@ class PrefixTask(LightningModule, ABC):
         self.optimization.check()
         self.model: PrefixedModel | None = None
         self.head: Head | None = None
-        self._random_state: list[Any] | None = None
+        self._random_state: Tensor | None = None
         self._keep_hyperparameters(inspect.currentframe())
 
     # What a task defines.
@@ -138,7 +137,9 @@ class PrefixTask(LightningModule, ABC):
                 backbone_dropout=self.backbone_dropout,
             )
         else:
-            self.model = PrefixedModel._restore(stored, backbone, self.backbone_dropout)
+            self.model = PrefixedModel.from_pretrained(
+                stored.directory, backbone, backbone_dropout=self.backbone_dropout
+            )
             self.head.load_state_dict(stored.head_tensors)
         self._make_metrics()
         self._check_length()
@@ -147,9 +148,6 @@ class PrefixTask(LightningModule, ABC):
         metrics = self.make_metrics()
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-
-    def setup(self, stage: str) -> None:
-        """Nothing here; tasks take what only the data knows, such as label names."""
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs of the head: (batch, outputs), float32."""
@@ -242,8 +240,7 @@ class PrefixTask(LightningModule, ABC):
             "revision": self.backbone_options.revision,
             "fingerprint": self.model.fingerprint(),
         }
-        version, numbers, gauss = random.getstate()
-        checkpoint["random_state"] = [torch.get_rng_state(), [version, list(numbers), gauss]]
+        checkpoint["random_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that it belongs to this backbone.
@@ -265,9 +262,7 @@ class PrefixTask(LightningModule, ABC):
     def on_train_start(self) -> None:
         """When resuming, go on with the stored random numbers."""
         if self._random_state is not None:
-            torch_state, (version, numbers, gauss) = self._random_state
-            torch.set_rng_state(torch_state)
-            random.setstate((version, tuple(numbers), gauss))
+            torch.set_rng_state(self._random_state)
             self._random_state = None
 
     def save_pretrained(self, directory: str | Path, data: dict[str, Any] | None = None) -> None:

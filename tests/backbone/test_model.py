@@ -22,6 +22,8 @@ SITES = {
     "bert": ["encoder.0", "encoder.1"],
     "roberta": ["encoder.0", "encoder.1"],
     "albert": ["encoder.0", "encoder.1", "encoder.2"],
+    "distilbert": ["encoder.0", "encoder.1"],
+    "modernbert": ["encoder.0", "encoder.1", "encoder.2", "encoder.3"],
     "gpt2": ["decoder.0", "decoder.1"],
     "llama": ["decoder.0", "decoder.1"],
     "gemma2": ["decoder.0", "decoder.1"],
@@ -137,7 +139,7 @@ def count_calls(backbone):
     return lambda: len(counter)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt2", "llama", "gemma2", "t5"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "distilbert", "modernbert", "gpt2", "llama", "gemma2", "t5"])
 def test_right_padding_changes_nothing(family, config):
     backbone = BACKBONES[family]()
     model = lp.PrefixedModel(backbone, config).eval()

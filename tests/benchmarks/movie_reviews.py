@@ -42,7 +42,9 @@ class PeftClassification(lp.TextClassification):
         """Nothing of ours."""
 
 
-def run(task: lp.TextClassification, data: lp.TextClassificationDataModule, options: dict[str, Any]) -> tuple[float, float]:
+def run(
+    task: lp.TextClassification, data: lp.TextClassificationDataModule, options: dict[str, Any]
+) -> tuple[float, float]:
     """Test accuracy of the best epoch by validation, and seconds of `fit`."""
     trainer = lightning.Trainer(
         **options,

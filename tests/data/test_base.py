@@ -88,7 +88,9 @@ def test_predict_reads_the_test_split_or_what_is_named(tokenizer, trainer, revie
 
 
 def test_batch(tokenizer, reviews):
-    data = TextClassificationDataModule({"train": reviews, "validation": reviews[:3]}, tokenizer=tokenizer, batch_size=3)
+    data = TextClassificationDataModule(
+        {"train": reviews, "validation": reviews[:3]}, tokenizer=tokenizer, batch_size=3
+    )
     data.setup("fit")
     batch = next(iter(data.val_dataloader()))
     assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "labels", "index"}
