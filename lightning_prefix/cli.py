@@ -27,7 +27,8 @@ _EPILOG = (
     "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."
 )
-_KEYWORDS = ("best", "last", "hpc", "registry")
+_KEYWORDS = ("best", "last", "hpc")
+"""Of `ckpt_path`, which Lightning resolves itself."""
 
 
 class PrefixCLI(LightningCLI):
@@ -61,7 +62,7 @@ class PrefixCLI(LightningCLI):
         if path is None:
             self.config = _parse(parser, args)
             path = self.config.get("subcommand") and self.config[self.config.subcommand].get("ckpt_path")
-        if path is None or str(path).startswith(_KEYWORDS):
+        if not path or path in _KEYWORDS:
             return
         stored = _stored_model(path)
         self.config = _parse(parser, _with_defaults(args, {"model": stored}))

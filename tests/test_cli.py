@@ -318,6 +318,14 @@ def test_a_loss_that_is_not_a_number_stops(config, capsys):
         assert all(tensor.isfinite().all() for tensor in state.values())
 
 
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_the_prefix_and_its_optimizer_state_stay_in_float32(precision, config):
+    cli = main(["fit", "--config", config, "--trainer.precision", precision, "--test_after_fit", "false"])
+    assert all(parameter.dtype == torch.float32 for parameter in cli.model.model.prefix.parameters())
+    states = cli.trainer.optimizers[0].state.values()
+    assert all(state["exp_avg"].dtype == torch.float32 for state in states)
+
+
 def test_assets_command(capsys):
     main(["assets"])
     assert "minilm-l6" in capsys.readouterr().out

@@ -19,24 +19,33 @@ WORDS = [
     "the",
     "review",
     ":",
-    "mixed",
+    "label",
 ]
 POSITIONS = 64
 
 
-def write_backbone(folder: Path, family: str = "bert") -> str:
-    """A random BERT or GPT-2 with a word tokenizer, as `from_pretrained` reads it."""
+def write_tokenizer(folder: Path, *, is_bert: bool = True, **options: int) -> str:
+    """A word tokenizer; like BERT's with all special tokens, or like GPT-2's without padding."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"unk_token": "[UNK]", "eos_token": "[SEP]"}
-    if family == "bert":
+    if is_bert:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
-        special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    else:
+        special = {"eos_token": "[SEP]"}
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if is_bert else [])]
+    hf.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=names, unk_token="[UNK]", **special, **options
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+def write_backbone(folder: Path, family: str = "bert") -> str:
+    """A random BERT or GPT-2 with its tokenizer, as `from_pretrained` reads it."""
+    if family == "bert":
         config = hf.BertConfig(
             vocab_size=len(WORDS),
             hidden_size=16,
@@ -47,21 +56,10 @@ def write_backbone(folder: Path, family: str = "bert") -> str:
         )
         model = hf.BertModel(config)
     else:
-        model = hf.GPT2LMHeadModel(
-            hf.GPT2Config(
-                vocab_size=len(WORDS),
-                n_embd=16,
-                n_layer=2,
-                n_head=2,
-                n_positions=POSITIONS,
-                eos_token_id=3,
-                bos_token_id=3,
-            )
-        )
+        sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": POSITIONS}
+        model = hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, eos_token_id=3, bos_token_id=3))
     model.save_pretrained(folder)
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if family == "bert" else [])]
-    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=names, **special).save_pretrained(folder)
-    return str(folder)
+    return write_tokenizer(folder, is_bert=family == "bert")
 
 
 def review(row: int) -> dict[str, str]:

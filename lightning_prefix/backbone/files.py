@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,6 @@ from torch import Tensor, nn
 from lightning_prefix.backbone.fingerprint import check_fingerprint, fingerprint
 from lightning_prefix.backbone.load import local_path
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix import GatedPrefix
-from lightning_prefix.prefix.stored import to_tensors
-
-if TYPE_CHECKING:
-    from lightning_prefix.backbone.model import PrefixedModel
 
 FORMAT = 1
 _TENSORS, _JSON = "prefix.safetensors", "prefix.json"
@@ -87,34 +82,21 @@ class StoredPrefix:
         )
 
 
-def save(model: "PrefixedModel", directory: Path, head: Mapping[str, Tensor], task: dict[str, Any] | None) -> None:
-    """Write the folder: the flattened prefix and the trained head, nothing of the frozen backbone."""
+def save(directory: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write the folder.
+
+    Args:
+        directory: made when missing; its two files are replaced.
+        tensors: named `prefix.`, `backbone.` or `head.` and the rest.
+        description: plain data.
+    """
     from safetensors.torch import save as to_bytes
 
-    named = dict(model.backbone.named_parameters())
-    tensors = {f"prefix.{name}": tensor for name, tensor in to_tensors(model.prefix).items()}
-    tensors |= {f"backbone.{name}": named[name].detach().contiguous() for name in model.trained}
-    tensors |= {f"head.{name}": tensor.detach().contiguous() for name, tensor in head.items()}
-    description = {
-        "format": FORMAT,
-        "backbone": {
-            "name": model.config._name_or_path,
-            "revision": getattr(model.config, "_commit_hash", None),
-            "class": type(model.backbone).__name__,
-            "num_labels": model.config.num_labels,
-            "fingerprint": model.fingerprint(),
-        },
-        "prefix": {
-            "variant": "gated" if isinstance(model.prefix, GatedPrefix) else "flat",
-            "length": model.prefix.states()[0].keys.shape[1],
-            "sites": [site.key for site in model.sites],
-        },
-        "positions": model.positions,
-        "task": task,
-    }
+    stored = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / _TENSORS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
-    (directory / _JSON).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    (directory / _TENSORS).write_bytes(to_bytes(stored, metadata={"format": "pt"}))
+    text = json.dumps({"format": FORMAT, **description}, indent=2)
+    (directory / _JSON).write_text(text + "\n", encoding="utf-8")
 
 
 def read(directory: Path) -> StoredPrefix:

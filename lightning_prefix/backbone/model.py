@@ -17,8 +17,8 @@ from lightning_prefix.backbone.sites import find_sites
 from lightning_prefix.backbone.slot import StateSlot, slot_of
 from lightning_prefix.backbone.start_values import start_values
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig, PrefixStates
-from lightning_prefix.prefix.stored import Variant, from_tensors
+from lightning_prefix.prefix import AttentionSite, GatedPrefix, Prefix, PrefixConfig, PrefixStates
+from lightning_prefix.prefix.stored import Variant, from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
 
@@ -200,7 +200,27 @@ class PrefixedModel(nn.Module):
             head: further tensors to keep with it.
             task: plain data to keep with it, as a task writes it.
         """
-        files.save(self, Path(directory), head or {}, task)
+        named = dict(self.backbone.named_parameters())
+        tensors = {f"prefix.{name}": tensor for name, tensor in to_tensors(self.prefix).items()}
+        tensors |= {f"backbone.{name}": named[name] for name in self.trained}
+        tensors |= {f"head.{name}": tensor for name, tensor in (head or {}).items()}
+        description = {
+            "backbone": {
+                "name": self.config._name_or_path,
+                "revision": getattr(self.config, "_commit_hash", None),
+                "class": type(self.backbone).__name__,
+                "num_labels": self.config.num_labels,
+                "fingerprint": self.fingerprint(),
+            },
+            "prefix": {
+                "variant": "gated" if isinstance(self.prefix, GatedPrefix) else "flat",
+                "length": self.prefix.states()[0].keys.shape[1],
+                "sites": [site.key for site in self.sites],
+            },
+            "positions": self.positions,
+            "task": task,
+        }
+        files.save(Path(directory), tensors, description)
 
     @classmethod
     def from_pretrained(

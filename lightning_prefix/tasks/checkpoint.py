@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -81,7 +82,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: if it is missing, damaged, or not one of ours.
     """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with fsspec.open(str(path), "rb") as file:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"there is no checkpoint at {path}; give the path of a .ckpt file.") from error
     except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:

@@ -139,7 +139,9 @@ def count_calls(backbone):
     return lambda: len(counter)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "distilbert", "modernbert", "gpt2", "llama", "gemma2", "t5"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "albert", "distilbert", "modernbert", "gpt2", "llama", "gemma2", "t5"]
+)
 def test_right_padding_changes_nothing(family, config):
     backbone = BACKBONES[family]()
     model = lp.PrefixedModel(backbone, config).eval()

@@ -2,45 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
-
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "good",
-    "bad",
-    "film",
-    "plot",
-    "a",
-    "the",
-    "review",
-    ":",
-    "label",
-]
-PAD, UNK, CLS, SEP = range(4)
-
-
-def build_tokenizer(folder: Path, *, has_padding: bool = True) -> str:
-    vocabulary = {word: number for number, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=WORDS[UNK]))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
-    )
-    names = ["input_ids", "attention_mask"] + (["token_type_ids"] if has_padding else [])
-    special = (
-        {"unk_token": "[UNK]", "pad_token": "[PAD]"} if has_padding else {"unk_token": "[UNK]", "eos_token": "[SEP]"}
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, model_input_names=names, **special
-    ).save_pretrained(folder)
-    return str(folder)
+from tiny_files import write_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +14,12 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory) -> str:
-    return build_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"), model_max_length=64)
 
 
 @pytest.fixture(scope="session")
 def tokenizer_without_padding(tmp_path_factory) -> str:
-    return build_tokenizer(tmp_path_factory.mktemp("tokenizer_without_padding"), has_padding=False)
+    return write_tokenizer(tmp_path_factory.mktemp("no_padding"), is_bert=False, model_max_length=64)
 
 
 @pytest.fixture
