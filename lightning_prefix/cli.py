@@ -20,7 +20,7 @@ from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import InputError, input_error_behind
 from lightning_prefix.suggestions import SuggestingParser
 from lightning_prefix.tasks import PrefixTask
-from lightning_prefix.tasks.checkpoint import read_checkpoint
+from lightning_prefix.tasks.checkpoint import read_checkpoint, safe_arguments
 
 _EPILOG = (
     "Also: `assets` lists and fetches a small backbone and data set that need no hub. Help on one class: "
@@ -184,8 +184,7 @@ def _checkpoint_path(args: Any) -> str | None:
 
 def _stored_model(path: str) -> dict[str, Any]:
     """The model's section of a config, as the checkpoint was trained with it."""
-    arguments = dict(read_checkpoint(path)["hyper_parameters"])
-    arguments.pop("_instantiator", None)
+    arguments = safe_arguments(read_checkpoint(path)["hyper_parameters"])
     return {"class_path": arguments.pop("_class_path"), "init_args": arguments}
 
 

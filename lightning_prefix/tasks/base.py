@@ -4,6 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -301,8 +302,7 @@ class PrefixTask(LightningModule, ABC):
             raise InputError(
                 f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
             )
-        arguments = {**description["hyper_parameters"], **checkpoints.plain_data(overrides)}
-        arguments.pop("_instantiator", None)
+        arguments = {**checkpoints.safe_arguments(description["hyper_parameters"]), **checkpoints.plain_data(overrides)}
         task = instantiate_module(cls, arguments)
         task._build(stored)
         return task.eval(), description["data"]
@@ -323,8 +323,6 @@ class PrefixTask(LightningModule, ABC):
         )
 
     def _prefix_with_text(self) -> PrefixConfig:
-        from dataclasses import replace
-
         config = self.prefix_config
         if config.init == "text" and not config.init_text:
             return replace(config, init_text=self.instruction())

@@ -44,6 +44,13 @@ def plain_data(value: Any, name: str = "") -> Any:
     return None
 
 
+def safe_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a task from a file, which may come from a stranger: it cannot turn on code from the hub."""
+    arguments = {key: value for key, value in stored.items() if key != "_instantiator"}
+    arguments["backbone_options"] = {**arguments.get("backbone_options", {}), "trust_remote_code": False}
+    return arguments
+
+
 def trained_names(module: nn.Module) -> set[str]:
     """Names of the trained parameters, and of the buffers of a prefix (its start values)."""
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}

@@ -205,6 +205,16 @@ def test_strict_about_trained_names(bert_folder):
         task.load_state_dict({**state, "other": torch.zeros(1)})
 
 
+def test_a_stored_folder_cannot_turn_on_remote_code(bert_folder, tmp_path):
+    options = lp.BackboneOptions(trust_remote_code=True)
+    task = lp.TextClassification(bert_folder, num_labels=2, backbone_options=options)
+    task.configure_model()
+    task.save_pretrained(tmp_path)
+    assert lp.PrefixTask.from_pretrained(tmp_path).backbone_options.trust_remote_code is False
+    again = lp.PrefixTask.from_pretrained(tmp_path, backbone_options=options)
+    assert again.backbone_options.trust_remote_code is True
+
+
 def test_plain_data():
     assert plain_data(partial(torch.optim.SGD, lr=0.1)) == {
         "class_path": "torch.optim.sgd.SGD",
