@@ -101,27 +101,35 @@ class PrefixCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best checkpoint, write the prefix for use, and say what to type next."""
-        callback = cast("PrefixCheckpoint | None", self.trainer.checkpoint_callback)
-        best = getattr(callback, "best_model_path", "")
-        if self.trainer.state.status != TrainerStatus.FINISHED or not best:
+        checkpoint = self._trained_checkpoint()
+        if self.trainer.state.status != TrainerStatus.FINISHED or not checkpoint:
             return
         if self.config.fit.test_after_fit and self.datamodule.has_test:
-            self.trainer.test(self.model, self.datamodule, ckpt_path=best)
-        self.model.load_state_dict(read_checkpoint(best)["state_dict"])
+            self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint)
+        self.model.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
         folder = Path(os.path.relpath(self.trainer.log_dir or self.trainer.default_root_dir))
-        best = os.path.relpath(best)
+        checkpoint = os.path.relpath(checkpoint)
         if not self.trainer.is_global_zero:
             return
         self.model.save_pretrained(folder / "prefix", self.datamodule.description())
         size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
-        common = f"--config {shlex.quote(str(folder / 'config.yaml'))} --ckpt_path {shlex.quote(best)}"
+        common = f"--config {shlex.quote(str(folder / 'config.yaml'))} --ckpt_path {shlex.quote(checkpoint)}"
         load = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')"
         rank_zero_info(
-            f"\nbest checkpoint    {best}\nprefix for use     {folder / 'prefix'} ({size:.0f} kB)\n\nnext:\n"
+            f"\ncheckpoint         {checkpoint}\nprefix for use     {folder / 'prefix'} ({size:.0f} kB)\n\nnext:\n"
             f"  python -m lightning_prefix predict {common} --data.predict FILE.txt\n"
             f"  python -m lightning_prefix test {common}\n"
             f"  python -c \"import lightning_prefix as lp; print({load}(['your text']))\""
         )
+
+    def _trained_checkpoint(self) -> str:
+        """The best checkpoint; the last where no validation ran; empty where none is kept."""
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, PrefixCheckpoint)]
+        if not callbacks:
+            return ""
+        if not callbacks[0].best_model_path:
+            rank_zero_info("no validation ran, so there is no best checkpoint; the last one is used")
+        return callbacks[0].best_model_path or callbacks[0].last_model_path
 
 
 def main(args: ArgsType = None) -> PrefixCLI | None:

@@ -371,3 +371,17 @@ def test_verbalizer_trains_the_prefix_only(gpt2_folder, reviews):
         lp.TextClassification(
             gpt2_folder, num_labels=2, head="verbalizer", label_words=["zzz", "yyy"]
         ).configure_model()
+
+
+def test_without_a_validation_the_last_checkpoint_is_tested_and_exported(config, caplog):
+    caplog.set_level("INFO", "lightning.pytorch")
+    cli = main(["fit", "--config", config, "--trainer.max_steps", "3"])  # stops within the first epoch
+    assert "test/accuracy" in cli.trainer.callback_metrics
+    assert "no validation ran" in caplog.text
+    assert Path("lightning_logs/version_0/prefix/prefix.json").exists()
+
+
+def test_checkpoints_can_be_turned_off(config):
+    cli = main(["fit", "--config", config, "--trainer.max_steps", "3", "--trainer.enable_checkpointing", "false"])
+    assert cli.trainer.state.finished
+    assert not list(Path().rglob("*.ckpt"))

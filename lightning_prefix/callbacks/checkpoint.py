@@ -78,4 +78,5 @@ class PrefixCheckpoint(ModelCheckpoint):
     def _save_last(self, trainer: Trainer) -> None:
         if trainer.global_step != self._last_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._last_step = trainer.global_step
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+            self.last_model_path = str(Path(str(self.dirpath)) / "last.ckpt")
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)
