@@ -118,6 +118,8 @@ class TextDataModule(LightningDataModule, ABC):
         self._text_columns = text_columns(text_column, pair_column, template)
         check_label_is_no_text(label_column, self._text_columns)
         self._splits: Splits | None = None
+        self._train_loader: ResumableDataLoader | None = None
+        self._begin_at: dict[str, int] = {}
         self._encoded: dict[tuple[Any, ...], datasets.Dataset] = {}
         self._ready: dict[str, datasets.Dataset] = {}
         self._has_cut = False
@@ -207,16 +209,33 @@ class TextDataModule(LightningDataModule, ABC):
         if stage == "predict":
             self.predict_rows = self._raw_predict_rows().select(self._ready["predict"]["row"][:])
 
+    def state_dict(self) -> dict[str, int]:
+        """The place of the next training batch; empty outside training."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next training at this place.
+
+        Lightning also loads the loader's own state, but not where `estimated_stepping_batches` has made the loader
+        before, as schedules of a known length do.
+        """
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self._begin_at = state_dict
+
     def train_dataloader(self) -> ResumableDataLoader:
         """Batches to train on, in an order that a checkpoint can take up again."""
         rows = self._rows("train", "fit")
-        return train_loader(
+        self._train_loader = train_loader(
             rows,
             batch_size=self.batch_size,
             seed=self.seed,
             group_by_length=self.group_by_length,
             **self._loader_options(),
         )
+        if self._begin_at:
+            self._train_loader.load_state_dict(self._begin_at)
+            self._begin_at = {}
+        return self._train_loader
 
     def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
         """Batches of the validation split, in order."""

@@ -27,20 +27,22 @@ PREFIXES = {
 
 
 class LossCurve(lightning.pytorch.Callback):
-    def __init__(self):
-        self.losses = []
+    def __init__(self, stop_at):
+        self.losses, self.stop_at = [], stop_at
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.losses.append(outputs["loss"].item())
+        trainer.should_stop = trainer.global_step == self.stop_at
 
 
-def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=None, workers=0, **options):
-    """Train a fresh task; the steps of the learning-rate schedule are 40 in any case."""
+def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=None, stop_at=None, workers=0, **options):
+    """Train a fresh task with the default schedule over `steps`; stop sooner, as a user or a cluster would."""
     lightning.seed_everything(1, verbose=False)
-    task = lp.TextClassification(backbone, prefix, learning_rate=0.05, lr_scheduler=decay)
+    task = lp.TextClassification(backbone, prefix, learning_rate=0.05)
     data = lp.TextClassificationDataModule(reviews, batch_size=8, num_workers=workers)
-    curve = LossCurve()
+    curve = LossCurve(stop_at)
     trainer = lightning.Trainer(
+        max_epochs=5,  # with epochs Lightning loads the data to count the steps, before it restores the loops
         max_steps=steps,
         accelerator="cpu",
         default_root_dir=folder,
@@ -51,9 +53,6 @@ def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=Non
     )
     trainer.fit(task, data, ckpt_path=ckpt_path)
     return task, trainer, curve.losses
-
-
-decay = partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.1, total_iters=40)
 
 
 def test_only_trained_tensors_and_a_little_more(bert_folder, reviews, tmp_path):
@@ -118,11 +117,11 @@ def test_resume_equals_the_uninterrupted_run(variant, bert_folder, reviews, tmp_
     """40 steps of an epoch of 8 batches; stopped after 20, in the middle of an epoch."""
     prefix = PREFIXES[variant]
     whole, _, losses = fit(bert_folder, reviews, tmp_path / "whole", 40, prefix)
-    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 20, prefix, every_n_train_steps=20)
+    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 40, prefix, stop_at=20, every_n_train_steps=20)
     resumed, _, second = fit(
         bert_folder, reviews, tmp_path / "part", 40, prefix, ckpt_path=str(tmp_path / "part" / "last.ckpt")
     )
-    assert len(losses) == 40
+    assert (len(losses), len(first)) == (40, 20)
     assert first + second == losses
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
@@ -130,7 +129,7 @@ def test_resume_equals_the_uninterrupted_run(variant, bert_folder, reviews, tmp_
 
 def test_resume_at_an_epoch_end_with_workers(bert_folder, reviews, tmp_path):
     _, _, losses = fit(bert_folder, reviews, tmp_path / "whole", 40, workers=2)
-    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 24, workers=2)
+    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 40, stop_at=24, workers=2)
     _, _, second = fit(
         bert_folder, reviews, tmp_path / "part", 40, ckpt_path=str(tmp_path / "part" / "last.ckpt"), workers=2
     )
