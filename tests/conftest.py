@@ -1,6 +1,5 @@
 """Tiny random backbones, built from a configuration; nothing is downloaded."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,6 @@ def _own_dataset_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def backbone(request: pytest.FixtureRequest) -> Any:
     """Each family in turn, in eval mode."""
     return BACKBONES[request.param]()
-
-
-@pytest.fixture
-def make_backbone() -> Callable[[str], Any]:
-    """A backbone by its name."""
-    return lambda name: BACKBONES[name]()
 
 
 @pytest.fixture(scope="session")

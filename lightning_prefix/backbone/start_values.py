@@ -1,11 +1,12 @@
 """Where a prefix starts: keys and values taken from the frozen model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_prefix.backbone.load import load_tokenizer
 from lightning_prefix.backbone.sites import config_of, max_positions, record_calls, sample_tokens
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, PrefixConfig, StartValues
@@ -33,7 +34,7 @@ def start_values(
     if config.init == "random":
         count = min(_SAMPLE_TOKENS, max_positions(backbone) or _SAMPLE_TOKENS)
         sample = _keys_and_values(backbone, sample_tokens(backbone, count))
-        return _of_each(sample, lambda tensor: _random_like(tensor, config.length))
+        return [(_random_like(keys, config.length), _random_like(values, config.length)) for keys, values in sample]
     return [
         (
             torch.zeros(site.kv_heads, config.length, site.key_dim),
@@ -47,12 +48,6 @@ def _keys_and_values(backbone: nn.Module, ids: Sequence[int]) -> list[tuple[Tens
     """(1, kv_heads, tokens, dim) of each site; an encoder-decoder reads the same ids on both sides."""
     decoder_ids = ids if config_of(backbone).is_encoder_decoder else None
     return [(call.keys, call.values) for call in record_calls(backbone, ids, decoder_ids)]
-
-
-def _of_each(
-    pairs: Sequence[tuple[Tensor, Tensor]], function: Callable[[Tensor], Tensor]
-) -> list[tuple[Tensor, Tensor]]:
-    return [(function(keys), function(values)) for keys, values in pairs]
 
 
 def _random_like(tensor: Tensor, length: int) -> Tensor:
@@ -70,9 +65,7 @@ def _text_tokens(backbone: nn.Module, config: PrefixConfig, tokenizer: Any) -> l
             "for example the task's instruction, or use init='random'."
         )
     if tokenizer is None:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(config_of(backbone)._name_or_path)
+        tokenizer = load_tokenizer(config_of(backbone)._name_or_path)
     ids: list[int] = tokenizer(config.init_text)["input_ids"]
     if not ids:
         raise InputError(f"init_text {config.init_text!r} has no tokens; give a text with words.")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_prefix.errors import InputError
 
@@ -60,22 +60,23 @@ class Optimization:
             head: parameters of a trained head; may be empty.
             total_steps: optimizer steps of the whole run; infinite when it is not known.
             default_rate: the variant's learning rate.
-            monitor: the metric that `ReduceLROnPlateau` watches.
+            monitor: the metric that `ReduceLROnPlateau` watches where it names none.
         """
         own = self.optimizer is not None  # then its lr counts, unless a rate is given here
         rate = self.learning_rate or (None if own else default_rate)
         head_rate = self.head_learning_rate or rate
         groups: list[dict[str, Any]] = [_group("prefix", prefix, rate, 0.0)]
         if head:
-            groups.append(_group("head", head, head_rate, None if own else self.weight_decay))
+            groups.append(_group("head", head, head_rate, self.weight_decay or (None if own else 0.0)))
         make = self.optimizer or torch.optim.AdamW
         optimizer = make(groups)
         if self.lr_scheduler is None:
             scheduler: Any = _warmup_then_linear(optimizer, self.warmup, total_steps)
         else:
             scheduler = self.lr_scheduler(optimizer)
-        if isinstance(scheduler, (ReduceLROnPlateau, torch.optim.lr_scheduler.ReduceLROnPlateau)):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            watched = getattr(scheduler, "monitor", monitor)  # LightningCLI's subclass names its own
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": watched}}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -147,14 +147,14 @@ def failing_pip(monkeypatch):
 
 
 @pytest.fixture
-def real_pip(index, monkeypatch):
+def real_pip(index, tmp_path, monkeypatch):
     """The real pip of this interpreter, whose configuration knows the folder `index` and nothing else."""
     pytest.importorskip("pip")
     for variable in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(variable)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    configuration = tmp_path / "pip.conf"
+    configuration.write_text(f"[global]\nno-index = true\nfind-links = {index}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
 
 
 def files(folder):

@@ -164,6 +164,19 @@ def test_shifted_positions_in_generation():
     assert torch.equal(ours, expected[:, len(TEXT) :])
 
 
+def test_disabled_takes_the_shift_away_too():
+    backbone = BACKBONES["gpt2"]()
+    ids = inputs_for(backbone)["input_ids"]
+    with torch.no_grad():
+        frozen = backbone(ids).logits
+        model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=4), positions="shift")
+        shifted = model(ids).logits
+        with model.disabled():
+            assert torch.equal(model(ids).logits, frozen)
+        assert torch.equal(model(ids).logits, shifted)
+        assert torch.equal(model.unload()(ids).logits, frozen)
+
+
 def test_kept_positions_leave_the_full_context():
     backbone = BACKBONES["gpt2"]()
     model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=20))

@@ -5,6 +5,7 @@ pip install -e '.[benchmark]' && python tests/benchmarks/movie_reviews.py --seed
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def run(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[lp.PrefixCheckpoint(f"/tmp/movie_reviews_{time.time_ns()}")],  # noqa: S108
+        callbacks=[lp.PrefixCheckpoint(tempfile.mkdtemp())],
     )
     start = time.perf_counter()
     trainer.fit(task, data)
