@@ -17,8 +17,14 @@ from lightning_prefix.prefix import (
     GatedPrefixConfig,
     MLPPrefix,
     MLPPrefixConfig,
+    OutputPrefix,
+    OutputPrefixConfig,
     Prefix,
     PrefixConfig,
+    PromptPrefix,
+    PromptPrefixConfig,
+    average_prefixes,
+    concatenate_prefixes,
 )
 from lightning_prefix.tasks import PrefixTask, TextClassification, TextRegression
 
@@ -34,6 +40,8 @@ __all__ = [
     "InputError",
     "MLPPrefix",
     "MLPPrefixConfig",
+    "OutputPrefix",
+    "OutputPrefixConfig",
     "PredictionWriter",
     "Predictor",
     "Prefix",
@@ -41,9 +49,13 @@ __all__ = [
     "PrefixConfig",
     "PrefixTask",
     "PrefixedModel",
+    "PromptPrefix",
+    "PromptPrefixConfig",
     "TextClassification",
     "TextClassificationDataModule",
     "TextDataModule",
     "TextRegression",
     "TextRegressionDataModule",
+    "average_prefixes",
+    "concatenate_prefixes",
 ]

@@ -1,12 +1,10 @@
 """Tiny random backbones, built from a configuration; nothing is downloaded."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import transformers
-from tiny_backbones import BACKBONES
 from tiny_files import write_backbone, write_reviews
 
 torch.set_num_threads(1)
@@ -23,12 +21,6 @@ def _own_dataset_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     import datasets
 
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets")
-
-
-@pytest.fixture(params=list(BACKBONES))
-def backbone(request: pytest.FixtureRequest) -> Any:
-    """Each family in turn, in eval mode."""
-    return BACKBONES[request.param]()
 
 
 @pytest.fixture(scope="session")

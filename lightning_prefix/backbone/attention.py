@@ -5,7 +5,7 @@ keys and values, widens the mask, and hands on to the function that the model wo
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from lightning_prefix.backbone.slot import slot_of
+from lightning_prefix.backbone.slot import Served, StateSlot, calls_of
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import PrefixStates
+from lightning_prefix.prefix.rows import RowStates
 
 Attended = tuple[Tensor, Tensor | None]
 """Output (batch, tokens, heads, value_dim), and the attention weights where the implementation gives them."""
@@ -45,39 +46,69 @@ class RecordedCall(NamedTuple):
     is_causal: bool
 
 
-def use_prefix_attention(backbone: nn.Module) -> None:
-    """Let every attention call of the backbone go through `attend_with_prefix`.
+def attention_configs(backbone: nn.Module) -> list[Any]:
+    """The configuration objects that name the attention implementation, each once.
 
     Raises:
         InputError: for an implementation whose masks cannot be widened here.
     """
-    for config, name in _implementations(backbone):
-        inner = _inner_name(name)
-        _register(_PREFIX_NAME + inner, inner, attend_with_prefix)
-        config._attn_implementation_internal = _PREFIX_NAME + inner
+    configs = {id(m.config): m.config for m in backbone.modules() if hasattr(m, "config")}
+    named = [c for c in configs.values() if isinstance(getattr(c, "_attn_implementation", None), str)]
+    for config in named:
+        _inner_name(config)
+    return named
 
 
-def use_own_attention(backbone: nn.Module) -> None:
-    """Undo `use_prefix_attention`."""
-    for config, name in _implementations(backbone):
-        config._attn_implementation_internal = name.removeprefix(_PREFIX_NAME)
+@contextmanager
+def serving(slot: StateSlot, served: Served, counts: Sequence[int] | None = None) -> Iterator[None]:
+    """Inside, the backbone's attention calls are ours and get these states; outside it is the frozen model.
+
+    Args:
+        slot: of the backbone.
+        served: the states.
+        counts: how often each module was called before; never when None.
+    """
+    if not served.is_anything:
+        yield
+        return
+    with _named(slot.configs, _PREFIX_NAME, attend_with_prefix), slot.serve(served, counts):
+        yield
+
+
+@contextmanager
+def recording_states(slot: StateSlot) -> Iterator[list[PrefixStates]]:
+    """Record keys and values of the first row of each call made inside, with their graph; serve nothing."""
+    with _named(slot.configs, _PREFIX_NAME, attend_with_prefix), slot.recording() as recorded:
+        yield recorded
 
 
 @contextmanager
 def recording(backbone: nn.Module) -> Iterator[list[RecordedCall]]:
     """Record the attention calls of the frozen backbone that are made inside, in their order."""
-    before = _implementations(backbone)
+    _recorded.clear()
     try:
-        for config, name in before:
-            inner = _inner_name(name)
-            _register(_RECORDER_NAME + inner, inner, _record)
-            config._attn_implementation_internal = _RECORDER_NAME + inner
-        _recorded.clear()
-        yield (calls := [])
+        with _named(attention_configs(backbone), _RECORDER_NAME, _record):
+            yield (calls := [])
         calls.extend(_recorded)
     finally:
         _recorded.clear()
-        for config, name in before:
+
+
+@contextmanager
+def _named(configs: Sequence[Any], prefix: str, function: Callable[..., Attended]) -> Iterator[None]:
+    """Inside, the models call this function.
+
+    Only inside, since some model files compare the name (Gemma 4 with "sdpa", GPT-2 with "eager").
+    """
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            inner = _inner_name(config)
+            _register(prefix + inner, inner, function)
+            config._attn_implementation_internal = prefix + inner
+        yield
+    finally:
+        for config, name in zip(configs, before, strict=True):
             config._attn_implementation_internal = name
 
 
@@ -103,46 +134,63 @@ def attend_with_prefix(
         kwargs: what the model passes on (scaling, dropout, position_bias, sinks, ...).
     """
     attend = _inner_function(inner, module)
-    slot = slot_of(module)
-    state = None if slot is None else slot.take(module)
-    if state is None:
+    calls = calls_of(module)
+    if calls is not None and calls.slot.recorded is not None:
+        calls.slot.recorded.append(PrefixStates(key[0], value[0]))
+    states = None if calls is None else calls.take()
+    if calls is None or states is None:
         return attend(module, query, key, value, attention_mask, **kwargs)
-    if state.gate is not None:
-        frozen, weights = attend(module, query, key, value, attention_mask, **kwargs)
-        return frozen + _attend_gated(query, state, kwargs.get("scaling")), weights
-    if attention_mask is None and inner == "sdpa" and query.shape[2] > 1 and _is_causal(module, kwargs):
-        attention_mask = _causal_mask(query)
-        # more keys than queries without a mask: the empty end of a static cache
-        key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
-    keys, length = key.shape[2], state.keys.shape[1]
-    if attention_mask is not None:  # a static cache's mask may be longer than its keys
-        visible = True if attention_mask.dtype == torch.bool else 0.0
-        attention_mask = pad(attention_mask[..., :keys], (length, 0), value=visible)
-    if (bias := kwargs.get("position_bias")) is not None:
-        kwargs["position_bias"] = pad(bias[..., :keys], (length, 0))
-    key = torch.cat((_per_row(state.keys, key), key), dim=2)
-    value = torch.cat((_per_row(state.values, value), value), dim=2)
-    return attend(module, query, key, value, attention_mask, **kwargs)
+    rows = calls.slot.served.rows_of(query.shape[0])
+    added = None if states.gated is None else _attend_gated(query, states.gated, rows, kwargs.get("scaling"))
+    if states.joined is not None:
+        bias, length = kwargs.get("position_bias"), states.joined.keys.shape[2]
+        if bias is not None and bias.shape[3] == key.shape[2]:  # unless `positions: shift` has made room
+            kwargs["position_bias"] = pad(bias, (length, 0))
+        attention_mask = _widen(attention_mask, query, key, states.joined, rows)
+        key = torch.cat((_per_row(states.joined.keys, rows, key), key), dim=2)
+        value = torch.cat((_per_row(states.joined.values, rows, value), value), dim=2)
+    output, weights = attend(module, query, key, value, attention_mask, **kwargs)
+    return output if added is None else output + added, weights
 
 
-def _attend_gated(query: Tensor, state: PrefixStates, scaling: float | None) -> Tensor:
+def _widen(mask: Tensor | None, query: Tensor, key: Tensor, prefix: RowStates, rows: Tensor | None) -> Tensor | None:
+    """The mask with columns for the prefix in front: visible to every query, except where they are padding."""
+    length, keys = prefix.keys.shape[2], key.shape[2]
+    if prefix.is_real is None or rows is None:
+        if mask is None:
+            return None
+        # a static cache's mask may be longer than its keys
+        return pad(mask[..., :keys], (length, 0), value=True if mask.dtype == torch.bool else 0.0)
+    is_visible = prefix.is_real[rows][:, None, None]  # (batch, 1, 1, length)
+    if mask is None:
+        mask = torch.zeros(1, 1, 1, keys, dtype=query.dtype, device=query.device)
+    if mask.dtype != torch.bool:
+        hidden = torch.finfo(mask.dtype).min
+        is_visible = torch.zeros_like(is_visible, dtype=mask.dtype).masked_fill(~is_visible, hidden)
+    batch, heads, tokens = query.shape[0], mask.shape[1], mask.shape[2]
+    text = mask[..., :keys].expand(batch, -1, -1, -1)
+    return torch.cat((is_visible.expand(-1, heads, tokens, -1), text), dim=3)
+
+
+def _attend_gated(query: Tensor, prefix: RowStates, rows: Tensor | None, scaling: float | None) -> Tensor:
     """tanh(gate) * softmax(query keys^T * scaling) values: (batch, tokens, heads, value_dim)."""
-    assert state.gate is not None  # noqa: S101  # for the type checker
-    groups = query.shape[1] // state.keys.shape[0]
-    keys = _per_row(state.keys.repeat_interleave(groups, 0), query)
-    values = _per_row(state.values.repeat_interleave(groups, 0), query)
-    attended = scaled_dot_product_attention(query, keys, values, scale=scaling)
-    return attended.transpose(1, 2) * torch.tanh(state.gate).to(query.dtype)[:, None]
+    assert prefix.gates is not None  # noqa: S101  # for the type checker
+    groups = query.shape[1] // prefix.keys.shape[1]
+    keys = _per_row(prefix.keys.repeat_interleave(groups, 1), rows, query)
+    values = _per_row(prefix.values.repeat_interleave(groups, 1), rows, query)
+    is_visible = None if prefix.is_real is None or rows is None else prefix.is_real[rows][:, None, None]
+    attended = scaled_dot_product_attention(query, keys, values, attn_mask=is_visible, scale=scaling)
+    gates = torch.tanh(prefix.gates if rows is None else prefix.gates[rows]).to(query.dtype)  # (batch or 1, heads)
+    return attended.transpose(1, 2) * gates[:, None, :, None]
 
 
-def _per_row(states: Tensor, like: Tensor) -> Tensor:
-    """(kv_heads, length, dim) -> (batch, kv_heads, length, dim) without a copy, in the backbone's dtype."""
-    return states.to(like.dtype).expand(like.shape[0], -1, -1, -1)
+def _per_row(states: Tensor, rows: Tensor | None, like: Tensor) -> Tensor:
+    """(prefixes, kv_heads, length, dim) -> (batch, kv_heads, length, dim), in the backbone's dtype.
 
-
-def _causal_mask(query: Tensor) -> Tensor:
-    tokens = query.shape[2]
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril()[None, None]
+    Without a copy when all rows have the same prefix.
+    """
+    states = states.to(like.dtype)
+    return states.expand(like.shape[0], -1, -1, -1) if rows is None else states[rows]
 
 
 def _is_causal(module: nn.Module, kwargs: dict[str, Any]) -> bool:
@@ -177,15 +225,23 @@ def _inner_function(inner: str, module: nn.Module) -> Callable[..., Attended]:
 
 def _register(name: str, inner: str, function: Callable[..., Attended]) -> None:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-    from transformers.modeling_utils import AttentionInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-    AttentionInterface.register(name, partial(function, inner=inner))
-    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[inner])
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(name, partial(function, inner=inner))
+        AttentionMaskInterface.register(name, partial(_make_mask, ALL_MASK_ATTENTION_FUNCTIONS[inner]))
 
 
-def _inner_name(name: str) -> str:
-    """The implementation behind the name of a configuration."""
-    inner = name.removeprefix(_PREFIX_NAME)
+def _make_mask(
+    inner: Callable[..., Tensor | None], *, q_length: int, allow_is_causal_skip: bool = True, **kwargs: Any
+) -> Tensor | None:
+    """The model's own mask, never left out for a causal kernel, which would not know of the prefix's columns."""
+    return inner(q_length=q_length, allow_is_causal_skip=allow_is_causal_skip and q_length == 1, **kwargs)
+
+
+def _inner_name(config: Any) -> str:
+    """The implementation that a configuration names, or that is behind one of our names."""
+    inner: str = config._attn_implementation.removeprefix(_RECORDER_NAME).removeprefix(_PREFIX_NAME)
     if inner not in _INNER:
         raise InputError(
             f"the backbone was loaded with attn_implementation={inner!r}; a prefix works with "
@@ -193,10 +249,3 @@ def _inner_name(name: str) -> str:
             "fastest kernel that takes a mask."
         )
     return inner
-
-
-def _implementations(backbone: nn.Module) -> list[tuple[Any, str]]:
-    """Each configuration object that a module of the backbone reads, with its attention implementation."""
-    configs = {id(m.config): m.config for m in backbone.modules() if hasattr(m, "config")}
-    named = [(config, getattr(config, "_attn_implementation", None)) for config in configs.values()]
-    return [(config, name) for config, name in named if isinstance(name, str)]

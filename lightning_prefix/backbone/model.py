@@ -1,6 +1,6 @@
-"""`PrefixedModel`: any transformers model, frozen, with a trained prefix at its attention sites."""
+"""`PrefixedModel`: any transformers model, frozen, with trained prefixes at its attention sites."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,32 +9,39 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prefix.backbone import files
-from lightning_prefix.backbone.attention import use_own_attention, use_prefix_attention
+from lightning_prefix.backbone.attention import attention_configs, serving
+from lightning_prefix.backbone.checkpointing import Checkpointing
 from lightning_prefix.backbone.fingerprint import fingerprint
+from lightning_prefix.backbone.frozen import FrozenBackbone
+from lightning_prefix.backbone.output import change_output
 from lightning_prefix.backbone.positions import shift_positions
 from lightning_prefix.backbone.probe import probe
-from lightning_prefix.backbone.sites import find_sites
-from lightning_prefix.backbone.slot import StateSlot, slot_of
-from lightning_prefix.backbone.start_values import start_values
+from lightning_prefix.backbone.sites import find_sites, leave_sites
+from lightning_prefix.backbone.slot import NOTHING, Served, StateSlot, calls_of
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix import AttentionSite, GatedPrefix, Prefix, PrefixConfig, PrefixStates
-from lightning_prefix.prefix.stored import Variant, from_tensors, to_tensors
+from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig
+from lightning_prefix.prefix.rows import many_prefixes, one_prefix
+from lightning_prefix.prefix.stored import from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
+PrefixNames = Sequence[str | None]
 
 
 class PrefixedModel(nn.Module):
-    """A frozen transformers model with a prefix at every attention site (Li & Liang 2021).
+    """A frozen transformers model with prefixes at every attention site (Li & Liang 2021).
 
     The model is frozen, its attention sites are found by running it once, and the prefix is joined inside the
     attention calls: nothing rides on `past_key_values`, so caches, generation and gradient checkpointing work as in
     the frozen model. The backbone stays in eval mode (no dropout) unless `backbone_dropout`.
 
+    The first prefix is called `default`; `add_prefix` puts more on the same model, of any variants and lengths, and
+    `prefix_names` gives each row of a batch its own.
+
     Args:
         backbone: a loaded transformers model, with or without a head. It is changed in place; `unload()` undoes it.
         config: which prefix, how long, where.
         positions: `keep`: the text keeps its positions 0, 1, ... and the model its full context. `shift`: the text
-            starts after the prefix, as in PEFT and in Li & Liang's code; for causal models with `position_ids`.
+            starts after the prefix, as in PEFT and in Li & Liang's code; an imported PEFT prefix needs it.
         tokenizer: for `init: text`; the one stored beside the backbone when None.
         trained: names of backbone parameters that stay trained, such as those of a new classification head.
         backbone_dropout: apply the backbone's own dropout in training.
@@ -65,45 +72,137 @@ class PrefixedModel(nn.Module):
     ) -> None:
         super().__init__()
         config.check()
-        self._freeze(backbone, positions, trained, backbone_dropout)
-        sites = config.select(self.all_sites)
-        start = start_values(backbone, self.all_sites, config, tokenizer)
-        self._set_prefix(config.build(sites, [start[self.all_sites.index(site)] for site in sites]))
+        self._freeze(backbone, trained, backbone_dropout)
+        try:
+            self.add_prefix("default", config, positions=positions, tokenizer=tokenizer)
+        except BaseException:
+            self.unload()  # another try with the same backbone, in a notebook, finds it as it was
+            raise
 
-    def _freeze(
-        self, backbone: nn.Module, positions: Positions, trained: Collection[str], backbone_dropout: bool
-    ) -> None:
-        """Everything but the prefix itself."""
+    def _freeze(self, backbone: nn.Module, trained: Collection[str], backbone_dropout: bool) -> None:
+        """Everything but the prefixes."""
         self.backbone = backbone
-        self.positions: Positions = positions
         self.backbone_dropout = backbone_dropout
-        backbone.requires_grad_(False)
+        self.prefixes = nn.ModuleDict()
+        self._active: str | None = "default"
+        self._is_disabled = False
         named = dict(backbone.named_parameters())
         if unknown := [name for name in trained if name not in named]:
             raise InputError(f"trained={unknown} are no parameters of {type(backbone).__name__}.")
+        if any(calls_of(module) for module in backbone.modules()):
+            raise InputError("this backbone already carries a prefix; call unload() on its PrefixedModel first.")
+        backbone.requires_grad_(False)
         for name in trained:
             named[name].requires_grad_(True)
         self.all_sites, modules = find_sites(backbone)
-        if any(slot_of(module) for module in modules):
-            raise InputError("this backbone already carries a prefix; call unload() on its PrefixedModel first.")
-        use_prefix_attention(backbone)
-        self._silenced: list[tuple[nn.Module, str, float]] = []
-        self._slot = StateSlot()
-        self._slot.attach(modules)
+        self._slot = StateSlot(attention_configs(backbone), modules)
+        self._checkpointing = Checkpointing(backbone, self._slot)
+        self._hooks: dict[str, list[Callable[[], None]]] = {}
+        self.train(self.training)
         if next(backbone.parameters()).device.type != "meta":
             probe(backbone, self.all_sites, self._slot)
 
-    def _set_prefix(self, prefix: Prefix) -> None:
-        self.prefix = prefix.to(next(self.backbone.parameters()).device)
-        self._indices = [self.all_sites.index(site) for site in prefix.sites]
-        self._unhook = (
-            shift_positions(self.backbone, prefix.states()[0].keys.shape[1]) if self.positions == "shift" else None
-        )
-        self.train(self.training)
+    # Prefixes.
+
+    @property
+    def prefix(self) -> Prefix:
+        """The prefix that rows get when `prefix_names` is not given.
+
+        Raises:
+            InputError: after `set_prefix(None)`.
+        """
+        if self._active is None:
+            raise InputError(f"no prefix is set; call set_prefix with one of {list(self.prefixes)}.")
+        return cast("Prefix", self.prefixes[self._active])
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """All prefixes on this model."""
+        return tuple(self.prefixes)
+
+    def add_prefix(
+        self, name: str, prefix: PrefixConfig | Prefix, *, positions: Positions = "keep", tokenizer: Any = None
+    ) -> None:
+        """Put one more prefix on the model; which one is set does not change.
+
+        Args:
+            name: to be used in `set_prefix` and `prefix_names`.
+            prefix: options for a new one, or a prefix of this backbone, such as an average of others.
+            positions: as in the constructor.
+            tokenizer: for `init: text`; the one stored beside the backbone when None.
+
+        Raises:
+            InputError: if the name is taken or cannot be one, or the options do not fit the backbone.
+        """
+        if not name or "." in name or hasattr(self.prefixes, name) or name in self.prefixes:
+            raise InputError(
+                f"the prefix name {name!r} is taken or cannot be used; this model has {list(self.prefixes)}."
+            )
+        if isinstance(prefix, PrefixConfig):
+            prefix.check()
+            frozen = self._frozen(tokenizer)
+            prefix = prefix.build(frozen)
+            frozen.tokenizer = None
+        if strange := [site.name for site in prefix.sites if site not in self.all_sites]:
+            raise InputError(f"the prefix {name!r} has states for {strange}, which this backbone does not have.")
+        prefix.positions = positions
+        if positions == "shift" and "shift" not in self._hooks:
+            self._hooks["shift"] = shift_positions(self.backbone, self._slot)
+        if prefix.output() is not None and "output" not in self._hooks:
+            self._hooks["output"] = [change_output(self.backbone, self._slot)]
+        self.prefixes[name] = prefix.to(next(self.backbone.parameters()).device).train(self.training)
+
+    def load_prefix(self, name: str, directory: str | Path) -> None:
+        """Put the prefix that `save_pretrained` wrote on the model, under this name.
+
+        Raises:
+            InputError: if a file is missing or damaged, the backbone is another one, or the folder also holds
+                parameters of the backbone (a head), which all prefixes would share: that needs `from_pretrained`.
+        """
+        stored = files.read(Path(directory))
+        if stored.backbone_tensors:
+            raise InputError(
+                f"{directory} also holds {', '.join(stored.backbone_tensors)} of the backbone, which all prefixes "
+                "share; load it with PrefixedModel.from_pretrained."
+            )
+        self._load_prefix(name, stored)
+
+    def _load_prefix(self, name: str, stored: files.StoredPrefix) -> None:
+        stored.check_backbone(self.backbone)
+        prefix = from_tensors(self._frozen(), stored.prefix_tensors, stored.variant)
+        self.add_prefix(name, prefix, positions=cast("Positions", stored.positions))
+
+    def set_prefix(self, name: str | None) -> None:
+        """Choose what rows get when `prefix_names` is not given; None for the frozen model."""
+        self._check_names([name])
+        self._active = name
+
+    def delete_prefix(self, name: str) -> None:
+        """Remove a prefix that is not set."""
+        self._check_names([name])
+        if name == self._active:
+            raise InputError(f"the prefix {name!r} is set; call set_prefix with another one, or None, first.")
+        del self.prefixes[name]
+
+    def rename_prefix(self, name: str, new_name: str) -> None:
+        """Give a prefix another name; it stays set if it was."""
+        self._check_names([name])
+        prefix = cast("Prefix", self.prefixes[name])
+        self.add_prefix(new_name, prefix, positions=prefix.positions)
+        if self._active == name:
+            self._active = new_name
+        del self.prefixes[name]
+
+    def _check_names(self, names: PrefixNames) -> None:
+        if unknown := [name for name in names if name is not None and name not in self.prefixes]:
+            raise InputError(f"there is no prefix {unknown[0]!r} on this model; it has {list(self.prefixes)}.")
+
+    def _frozen(self, tokenizer: Any = None) -> FrozenBackbone:
+        return FrozenBackbone(self.backbone, self.all_sites, self._slot, tokenizer)
 
     @property
     def sites(self) -> tuple[AttentionSite, ...]:
-        """The attention sites that have a prefix, in the order of their calls."""
+        """The attention sites where the set prefix stands, in the order of their calls."""
         return self.prefix.sites
 
     @property
@@ -116,16 +215,59 @@ class PrefixedModel(nn.Module):
         """Names of the backbone's own parameters that are trained (a head that the checkpoint did not bring)."""
         return tuple(name for name, p in self.backbone.named_parameters() if p.requires_grad)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The backbone's own outputs, heads and losses included, with the prefix in place."""
-        with self._slot.serve(self._states()):
+    # Running.
+
+    def forward(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:
+        """The backbone's own outputs, heads and losses included, with the prefix in place.
+
+        Args:
+            args: as the backbone takes them.
+            prefix_names: one per row, None for a row without a prefix; by default all have the set one.
+            kwargs: as the backbone takes them.
+        """
+        if self.training and torch.is_grad_enabled():
+            self._checkpointing.bind(self.backbone_dropout)
+        with serving(self._slot, self._served(prefix_names, (*args, *kwargs.values()))):
             return self.backbone(*args, **kwargs)
 
     @torch.no_grad()
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """The backbone's `generate` with the prefix in place: greedy, beams, sampling, any cache."""
-        with self._slot.serve(self._states()):
+    def generate(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:
+        """The backbone's `generate` with the prefix in place: greedy, beams, sampling, any cache.
+
+        Args:
+            args: as the backbone takes them.
+            prefix_names: one per row of the inputs, None for a row without a prefix; beams and several returned
+                sequences of a row have that row's.
+            kwargs: as the backbone takes them.
+        """
+        with serving(self._slot, self._served(prefix_names, (*args, *kwargs.values()))):
             return cast("Any", self.backbone).generate(*args, **kwargs)
+
+    def _served(self, names: PrefixNames | None, inputs: Sequence[Any]) -> Served:
+        if names is None:
+            names = [self._active]
+        else:
+            self._check_names(names)
+            batch = next((len(value) for value in inputs if isinstance(value, Tensor)), len(names))
+            if batch != len(names):
+                raise InputError(f"{len(names)} prefix_names are given for {batch} rows; give one per row.")
+        distinct = list(dict.fromkeys(names))
+        if self._is_disabled or distinct == [None]:
+            return NOTHING
+        prefixes = [None if name is None else cast("Prefix", self.prefixes[name]) for name in distinct]
+        shifts = [p.length if p is not None and p.positions == "shift" else 0 for p in prefixes]
+        outputs = [None if p is None else p.output() for p in prefixes]
+        states = [{} if p is None else {s.key: state for s, state in zip(p.sites, p(), strict=True)} for p in prefixes]
+        if len(prefixes) == 1:
+            sites = {i: one_prefix(states[0][s.key]) for i, s in enumerate(self.all_sites) if s.key in states[0]}
+            return Served(sites, None, shifts, _stack(outputs))
+        sites = {
+            i: many_prefixes(s, [state.get(s.key) for state in states])
+            for i, s in enumerate(self.all_sites)
+            if any(s.key in state for state in states)
+        }
+        rows = torch.tensor([distinct.index(name) for name in names], device=next(self.parameters()).device)
+        return Served(sites, rows, shifts, _stack(outputs))
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -144,24 +286,19 @@ class PrefixedModel(nn.Module):
             >>> same, torch.equal(model(ids).last_hidden_state, frozen)
             (True, False)
         """
-        indices, self._indices = self._indices, []
-        if self._unhook is not None:
-            self._unhook()
+        outer, self._is_disabled = self._is_disabled, True
         try:
             yield
         finally:
-            self._indices = indices
-            if self._unhook is not None:
-                self._unhook = shift_positions(self.backbone, self.prefix.states()[0].keys.shape[1])
+            self._is_disabled = outer
 
     def unload(self) -> nn.Module:
-        """Take the prefix off and give the backbone back as it was, still frozen."""
-        if self._unhook is not None:
-            self._unhook()
-        for layer, name, value in self._silenced:
-            setattr(layer, name, value)
+        """Take the prefixes off and give the backbone back as it was, still frozen."""
+        for undo in (undo for undos in self._hooks.values() for undo in undos):
+            undo()
+        self._checkpointing.undo()
         self._slot.detach()
-        use_own_attention(self.backbone)
+        leave_sites(self.backbone)
         return self.backbone
 
     def train(self, mode: bool = True) -> "PrefixedModel":
@@ -169,18 +306,9 @@ class PrefixedModel(nn.Module):
         super().train(mode)
         if not self.backbone_dropout:
             self.backbone.eval()
-            for module in self.backbone.modules():
-                if mode and getattr(module, "gradient_checkpointing", False):
-                    self._checkpoint_without_dropout(module)
         return self
 
-    def _checkpoint_without_dropout(self, layer: nn.Module) -> None:
-        """Transformers checkpoints only layers in training mode; some of these (BART) drop out by that flag."""
-        layer.training = True
-        for name, value in list(vars(layer).items()):
-            if "dropout" in name and isinstance(value, float) and value > 0:
-                self._silenced.append((layer, name, value))
-                setattr(layer, name, 0.0)
+    # Files.
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that recognises the backbone; see `lightning_prefix.backbone.fingerprint`."""
@@ -213,11 +341,11 @@ class PrefixedModel(nn.Module):
                 "fingerprint": self.fingerprint(),
             },
             "prefix": {
-                "variant": "gated" if isinstance(self.prefix, GatedPrefix) else "flat",
-                "length": self.prefix.states()[0].keys.shape[1],
+                "variant": self.prefix.variant,
+                "length": self.prefix.length,
                 "sites": [site.key for site in self.sites],
             },
-            "positions": self.positions,
+            "positions": self.prefix.positions,
             "task": task,
         }
         files.save(Path(directory), tensors, description)
@@ -241,11 +369,17 @@ class PrefixedModel(nn.Module):
         stored.check_backbone(backbone)
         model = cls.__new__(cls)
         nn.Module.__init__(model)
-        model._freeze(backbone, cast("Positions", stored.positions), list(stored.backbone_tensors), backbone_dropout)
+        model._freeze(backbone, list(stored.backbone_tensors), backbone_dropout)
         backbone.load_state_dict(stored.backbone_tensors, strict=False)
-        variant = cast("Variant", stored.variant)
-        model._set_prefix(from_tensors(model.all_sites, stored.prefix_tensors, variant))
+        model._load_prefix("default", stored)
         return model
 
-    def _states(self) -> dict[int, PrefixStates]:
-        return dict(zip(self._indices, self.prefix(), strict=True)) if self._indices else {}
+
+def _stack(outputs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
+    """Scales and shifts (prefixes, hidden); the identity for prefixes without."""
+    real = next((output for output in outputs if output is not None), None)
+    if real is None:
+        return None
+    identity = torch.ones_like(real[0]), torch.zeros_like(real[1])
+    filled = [identity if output is None else output for output in outputs]
+    return torch.stack([scale for scale, _ in filled]), torch.stack([shift for _, shift in filled])

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from lightning_prefix.backbone.attention import serving
 from lightning_prefix.backbone.sites import config_of, run_body, sample_tokens
-from lightning_prefix.backbone.slot import StateSlot
+from lightning_prefix.backbone.slot import Served, StateSlot
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, PrefixStates
+from lightning_prefix.prefix.rows import one_prefix
 
 
 def probe(backbone: nn.Module, sites: Sequence[AttentionSite], slot: StateSlot) -> None:
@@ -23,19 +25,17 @@ def probe(backbone: nn.Module, sites: Sequence[AttentionSite], slot: StateSlot) 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(device).requires_grad_()
 
-    states = {
-        index: PrefixStates(random(site.kv_heads, 2, site.key_dim), random(site.kv_heads, 2, site.value_dim))
-        for index, site in enumerate(sites)
-    }
-    tensors = [tensor for state in states.values() for tensor in (state.keys, state.values)]
+    states = [
+        PrefixStates(random(site.kv_heads, 2, site.key_dim), random(site.kv_heads, 2, site.value_dim)) for site in sites
+    ]
+    tensors = [tensor for state in states for tensor in (state.keys, state.values)]
     ids = sample_tokens(backbone, 3)
     decoder_ids = ids if config_of(backbone).is_encoder_decoder else None
     with torch.enable_grad():
-        with slot.serve(states):
+        with serving(slot, Served({index: one_prefix(state) for index, state in enumerate(states)})):
             output = run_body(backbone, ids, decoder_ids).float()
         weights = torch.randn(output.shape, generator=generator).to(device)
         gradients = torch.autograd.grad((output * weights).sum(), tensors, allow_unused=True)
-    slot.states = {}
     dead = [
         sites[index // 2].name
         for index, gradient in enumerate(gradients)

@@ -1,6 +1,7 @@
 """Find the attention sites of a backbone by running it once."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,10 @@ def find_sites(backbone: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[nn
     Raises:
         InputError: if the model never calls transformers' attention interface.
     """
+    if config_of(backbone).model_type == "deberta-v2":
+        from lightning_prefix.backbone import deberta
+
+        deberta.use_attention_interface(backbone)
     encoder_tokens, decoder_tokens = 3, 2
     if config_of(backbone).is_encoder_decoder:
         ids = sample_tokens(backbone, encoder_tokens + decoder_tokens)
@@ -34,6 +39,7 @@ def find_sites(backbone: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[nn
         )
     names = {module: name for name, module in backbone.named_modules()}
     modules = [call.module for call in calls]
+    _warn_of_other_layers(backbone, {names[module] for module in modules})
     layers: dict[SiteKind, int] = {}
     sites = []
     for index, call in enumerate(calls):
@@ -45,6 +51,14 @@ def find_sites(backbone: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[nn
         _, heads, _, key_dim = call.query_shape
         sites.append(AttentionSite(name, kind, layer, heads, call.keys.shape[1], key_dim, call.values.shape[3]))
     return tuple(sites), tuple(modules)
+
+
+def leave_sites(backbone: nn.Module) -> None:
+    """Undo what `find_sites` changed."""
+    if config_of(backbone).model_type == "deberta-v2":
+        from lightning_prefix.backbone import deberta
+
+        deberta.use_own_attention_class(backbone)
 
 
 @torch.no_grad()
@@ -69,8 +83,14 @@ def run_body(backbone: nn.Module, ids: Sequence[int], decoder_ids: Sequence[int]
     inputs = {"input_ids": torch.tensor([list(ids)], device=device)}
     if decoder_ids is not None:
         inputs["decoder_input_ids"] = torch.tensor([list(decoder_ids)], device=device)
+    return run_in_eval_mode(backbone, inputs)
+
+
+def run_in_eval_mode(backbone: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """As `run_body`, on these inputs; without dropout and without activation checkpointing."""
     was_training = [module for module in backbone.modules() if module.training]
-    backbone.eval()
+    if was_training:
+        backbone.eval()
     try:
         return cast("Tensor", cast("Any", backbone).base_model(**inputs)[0])
     finally:
@@ -99,6 +119,22 @@ def max_positions(backbone: nn.Module) -> int | None:
         if isinstance(table := getattr(module, "position_embeddings", None), nn.Embedding) and limit:
             return limit - (0 if table.padding_idx is None else table.padding_idx + 1)
     return limit
+
+
+def _warn_of_other_layers(backbone: nn.Module, names: Collection[str]) -> None:
+    """Some layers of a hybrid have no softmax attention (Qwen3-Next, Qwen3.5): say which get no prefix."""
+    stacks: list[str] = []
+    for stack, layers in backbone.named_modules():
+        if not isinstance(layers, nn.ModuleList) or any(stack.startswith(f"{outer}.") for outer in stacks):
+            continue
+        stacks.append(stack)
+        without = [i for i in range(len(layers)) if not any(name.startswith(f"{stack}.{i}.") for name in names)]
+        if without and len(without) < len(layers) and any(name.startswith(f"{stack}.") for name in names):
+            warnings.warn(
+                f"layers {', '.join(map(str, without))} of {stack} have no softmax attention and get no prefix; the "
+                f"other {len(layers) - len(without)} do.",
+                stacklevel=4,
+            )
 
 
 def _kind(call: RecordedCall, encoder_tokens: int) -> SiteKind:

@@ -2,73 +2,149 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import PrefixStates
+from lightning_prefix.prefix.rows import SiteStates
 
-_ATTRIBUTE = "lightning_prefix_slot"
+_ATTRIBUTE = "lightning_prefix_calls"
+
+
+class Served(NamedTuple):
+    """What one forward pass of a `PrefixedModel` hands to the modules of its backbone.
+
+    Attributes:
+        sites: states by call index.
+        rows: (rows,) which of the prefixes each row has; None when all rows have the only one.
+        shifts: by how much each prefix shifts the positions of the text.
+        output: scale and shift (prefixes, hidden) of the last hidden state, or None.
+    """
+
+    sites: Mapping[int, SiteStates] = {}
+    rows: Tensor | None = None
+    shifts: Sequence[int] = (0,)
+    output: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def is_anything(self) -> bool:
+        """Whether some row has a prefix."""
+        return bool(self.sites) or self.output is not None
+
+    def rows_of(self, batch: int) -> Tensor | None:
+        """As `rows`, for a batch that beams or several returned sequences have grown: row by row, each repeated."""
+        if self.rows is None:
+            return None
+        if batch % len(self.rows):
+            raise InputError(
+                f"a pass over {batch} rows was made with prefix_names for {len(self.rows)}; give one name per row."
+            )
+        return self.rows.repeat_interleave(batch // len(self.rows))
+
+    def shift_of(self, batch: int) -> int | Tensor:
+        """How far the positions are shifted: one number for all, or (batch, 1)."""
+        rows = self.rows_of(batch)
+        if rows is None or len(set(self.shifts)) == 1:
+            return self.shifts[0]
+        return torch.tensor(self.shifts, device=rows.device)[rows][:, None]
+
+
+NOTHING = Served()
 
 
 class StateSlot:
-    """The states of one forward pass, shared by all attention modules of one backbone.
+    """The states of the running forward pass, shared by all attention modules of one backbone.
 
-    The states are served while a forward pass of the `PrefixedModel` runs, and in a backward pass, when gradient
-    checkpointing repeats parts of it. A direct call of the backbone is the frozen model.
+    Args:
+        configs: the configurations that name the attention implementation.
+        modules: call i of a forward pass is made by `modules[i]`, and a module may recur.
     """
 
-    def __init__(self) -> None:
-        self.calls: dict[nn.Module, list[int]] = {}
-        self.states: Mapping[int, PrefixStates] = {}
-        self._is_running = False
-        self._counts: dict[nn.Module, int] = {}
-
-    def attach(self, modules: Sequence[nn.Module]) -> None:
-        """Serve these modules; call i of a forward pass is made by `modules[i]`, and a module may recur."""
-        for index, module in enumerate(modules):
-            self.calls.setdefault(module, []).append(index)
-            setattr(module, _ATTRIBUTE, self)
+    def __init__(self, configs: Sequence[Any], modules: Sequence[nn.Module]) -> None:
+        self.configs = configs
+        self.modules: list[AttentionCalls] = []
+        self.served = NOTHING
+        self.recorded: list[PrefixStates] | None = None
+        for module in dict.fromkeys(modules):
+            calls = AttentionCalls(self, module, [i for i, other in enumerate(modules) if other is module])
+            self.modules.append(calls)
+            setattr(module, _ATTRIBUTE, calls)
 
     def detach(self) -> None:
         """Serve nobody any more."""
-        for module in self.calls:
-            delattr(module, _ATTRIBUTE)
-        self.calls.clear()
+        for calls in self.modules:
+            delattr(calls.module, _ATTRIBUTE)
+        self.modules.clear()
 
     @contextmanager
-    def serve(self, states: Mapping[int, PrefixStates]) -> Iterator[None]:
-        """Serve `states` (by call index) inside; with gradients on, they stay for the backward pass."""
-        outer, self._is_running, self.states = self._is_running, True, states
-        self._counts.clear()
+    def serve(self, served: Served, counts: Sequence[int] | None = None) -> Iterator[None]:
+        """Serve these states inside.
+
+        Args:
+            served: for all calls inside.
+            counts: how often each of `modules` was called before; never when None.
+        """
+        outer, self.served = self.served, served
+        self.counts = [0] * len(self.modules) if counts is None else counts
         try:
             yield
         finally:
-            self._is_running = outer
-            if not torch.is_grad_enabled():
-                self.states = {}
+            self.served = outer
 
-    def take(self, module: nn.Module) -> PrefixStates | None:
-        """The states for this call of `module`, if any."""
-        if not self.states or not (self._is_running or _in_backward()):
-            return None
-        calls = self.calls[module]
-        if len(calls) == 1:
-            return self.states.get(calls[0])
-        count = self._counts.get(module, 0)
-        self._counts[module] = count + 1
-        return self.states.get(calls[count % len(calls)])
+    @property
+    def counts(self) -> list[int]:
+        """How often each of `modules` was called in this pass."""
+        return [calls.count for calls in self.modules]
+
+    @counts.setter
+    def counts(self, counts: Sequence[int]) -> None:
+        for calls, count in zip(self.modules, counts, strict=True):
+            calls.count = count
+
+    @contextmanager
+    def recording(self) -> Iterator[list[PrefixStates]]:
+        """Record keys and values of the first row of each call made inside, with their graph; serve nothing."""
+        outer = self.served, self.counts
+        recorded: list[PrefixStates] = []
+        self.served, self.recorded = NOTHING, recorded
+        try:
+            yield recorded
+        finally:
+            self.served, self.counts = outer
+            self.recorded = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry no states: those belong to a running pass and to its graph."""
-        return {"calls": self.calls, "states": {}, "_is_running": False, "_counts": {}}
+        return {**vars(self), "served": NOTHING, "recorded": None}
 
 
-def slot_of(module: nn.Module) -> StateSlot | None:
-    """The slot that serves this attention module."""
+class AttentionCalls:
+    """The calls that one attention module makes in a forward pass.
+
+    Args:
+        slot: what it is served from.
+        module: the attention module.
+        indices: which calls of the pass it makes.
+    """
+
+    def __init__(self, slot: StateSlot, module: nn.Module, indices: Sequence[int]) -> None:
+        self.slot, self.module, self.indices = slot, module, indices
+        self.count = 0
+
+    def take(self) -> SiteStates | None:
+        """The states for this call, if any."""
+        served = self.slot.served
+        if not served.sites:
+            return None
+        index = self.indices[self.count % len(self.indices)]
+        if len(self.indices) > 1:
+            self.count += 1
+        return served.sites.get(index)
+
+
+def calls_of(module: nn.Module) -> AttentionCalls | None:
+    """The calls of this attention module, if it is served."""
     return getattr(module, _ATTRIBUTE, None)
-
-
-def _in_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined,no-any-return,unused-ignore]

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_prefix.prefix.base import Prefix, PrefixConfig, StartValues
+from lightning_prefix.prefix.base import AttentionPrefixConfig, FrozenModel, Prefix
 from lightning_prefix.prefix.site import AttentionSite, PrefixStates
 
 
@@ -18,37 +19,43 @@ class GatedPrefix(Prefix):
 
     Args:
         sites: where the prefix stands.
-        start: keys (kv_heads, length, key_dim) and values (kv_heads, length, value_dim) of each site.
-        gates: (heads,) of each site, before the tanh; zeros when None.
+        start: keys (kv_heads, length, key_dim), values (kv_heads, length, value_dim) and gate (heads,), before the
+            tanh, of each site; zeros where there is no gate.
         dropout_probability: in training, on keys and values.
     """
 
+    variant: ClassVar[Literal["gated"]] = "gated"
+
     def __init__(
-        self,
-        sites: Sequence[AttentionSite],
-        start: StartValues,
-        gates: Sequence[Tensor] | None = None,
-        dropout_probability: float = 0.0,
+        self, sites: Sequence[AttentionSite], start: Sequence[PrefixStates], dropout_probability: float = 0.0
     ) -> None:
         super().__init__(sites, dropout_probability)
-        if gates is None:
-            gates = [torch.zeros(site.heads, device=keys.device) for site, (keys, _) in zip(sites, start, strict=True)]
-        self.keys = nn.ParameterList(nn.Parameter(keys.detach().float().clone()) for keys, _ in start)
-        self.values = nn.ParameterList(nn.Parameter(values.detach().float().clone()) for _, values in start)
+        gates = [
+            torch.zeros(site.heads, device=state.keys.device) if state.gate is None else state.gate
+            for site, state in zip(sites, start, strict=True)
+        ]
+        self.keys = nn.ParameterList(nn.Parameter(state.keys.detach().float().clone()) for state in start)
+        self.values = nn.ParameterList(nn.Parameter(state.values.detach().float().clone()) for state in start)
         self.gates = nn.ParameterList(nn.Parameter(gate.detach().float().clone()) for gate in gates)
+
+    @property
+    def length(self) -> int:
+        """Positions of the prefix, the most that any site has."""
+        return int(max(keys.shape[1] for keys in self.keys))
 
     def states(self) -> tuple[PrefixStates, ...]:
         """The parameters themselves."""
         return tuple(PrefixStates(*state) for state in zip(self.keys, self.values, self.gates, strict=True))
 
 
-@dataclass(frozen=True)
-class GatedPrefixConfig(PrefixConfig):
+@dataclass(frozen=True, kw_only=True)
+class GatedPrefixConfig(AttentionPrefixConfig):
     """Keys and values with a softmax of their own behind a gate per head that starts at zero.
 
     At step 0 the model gives the frozen model's outputs. Learning rates: 1e-2 to 3e-2.
     """
 
-    def build(self, sites: Sequence[AttentionSite], start: StartValues) -> GatedPrefix:
-        """A `GatedPrefix` that begins at `start`, closed."""
-        return GatedPrefix(sites, start, dropout_probability=self.dropout)
+    def build(self, frozen: FrozenModel) -> GatedPrefix:
+        """A `GatedPrefix` at its start values, closed unless they come from a gated file."""
+        lengths = self.lengths(frozen.sites)
+        return GatedPrefix(tuple(lengths), frozen.start(self, lengths), self.dropout)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix.base import Prefix, PrefixConfig, StartValues
+from lightning_prefix.prefix.base import AttentionPrefixConfig, FrozenModel, Prefix
 from lightning_prefix.prefix.flat import FlatPrefix
 from lightning_prefix.prefix.site import AttentionSite, PrefixStates
 
@@ -27,45 +28,57 @@ class MLPPrefix(Prefix):
         dropout_probability: in training, on keys and values.
     """
 
+    variant: ClassVar[Literal["flat"]] = "flat"
     start: Tensor
 
     def __init__(
         self,
         sites: Sequence[AttentionSite],
-        start: StartValues,
+        start: Sequence[PrefixStates],
         embedding_dim: int,
         hidden_dim: int,
         dropout_probability: float = 0.0,
     ) -> None:
         super().__init__(sites, dropout_probability)
-        length = start[0][0].shape[-2]
-        # one row per position: (length, sum over sites of kv_heads * (key_dim + value_dim))
-        rows = [tensor.detach().float().transpose(0, 1).flatten(1) for pair in start for tensor in pair]
+        self.lengths = [state.keys.shape[1] for state in start]
+        # one row per position: (length, sum over sites of kv_heads * (key_dim + value_dim)); zeros after the end of
+        # the sites that are shorter
+        tensors = [tensor.detach().float() for state in start for tensor in (state.keys, state.values)]
+        rows = [pad(t.transpose(0, 1).flatten(1), (0, 0, 0, self.length - t.shape[1])) for t in tensors]
         self.register_buffer("start", torch.cat(rows, dim=1))
-        self.embedding = nn.Parameter(torch.randn(length, embedding_dim))
+        self.embedding = nn.Parameter(torch.randn(self.length, embedding_dim))
         last = nn.Linear(hidden_dim, self.start.shape[1])
         self.mlp = nn.Sequential(nn.Linear(embedding_dim, hidden_dim), nn.Tanh(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
+    @property
+    def length(self) -> int:
+        """Positions of the prefix, the most that any site has."""
+        return max(self.lengths)
 
     def states(self) -> tuple[PrefixStates, ...]:
         """The network's output, divided among the sites."""
         rows = self.start + self.mlp(self.embedding)
         dims = [dim for site in self.sites for dim in (site.key_dim, site.value_dim)]
         heads = [site.kv_heads for site in self.sites for _ in range(2)]
+        lengths = [length for length in self.lengths for _ in range(2)]
         pieces = rows.split([h * d for h, d in zip(heads, dims, strict=True)], dim=1)
         # (length, kv_heads * dim) -> (kv_heads, length, dim)
-        tensors = [piece.unflatten(1, (h, d)).transpose(0, 1) for piece, h, d in zip(pieces, heads, dims, strict=True)]
+        tensors = [
+            piece[:length].unflatten(1, (h, d)).transpose(0, 1)
+            for piece, length, h, d in zip(pieces, lengths, heads, dims, strict=True)
+        ]
         return tuple(PrefixStates(k, v) for k, v in zip(tensors[::2], tensors[1::2], strict=True))
 
     @torch.no_grad()
     def flatten(self) -> FlatPrefix:
         """The same keys and values, bit for bit, as plain parameters."""
-        return FlatPrefix(self.sites, [(s.keys, s.values) for s in self.states()], self.dropout_probability)
+        return FlatPrefix(self.sites, self.states(), self.dropout_probability)
 
 
-@dataclass(frozen=True)
-class MLPPrefixConfig(PrefixConfig):
+@dataclass(frozen=True, kw_only=True)
+class MLPPrefixConfig(AttentionPrefixConfig):
     """Keys and values from an embedding and a two-layer MLP; only the result is stored for use.
 
     Learning rates that the papers found: 5e-5 to 1e-3, a hundredth of the flat variant's.
@@ -88,6 +101,8 @@ class MLPPrefixConfig(PrefixConfig):
                 f"embedding_dim {self.embedding_dim} and hidden_dim {self.hidden_dim} are given; both are >= 1."
             )
 
-    def build(self, sites: Sequence[AttentionSite], start: StartValues) -> MLPPrefix:
-        """An `MLPPrefix` that begins at `start`."""
-        return MLPPrefix(sites, start, self.embedding_dim, self.hidden_dim, self.dropout)
+    def build(self, frozen: FrozenModel) -> MLPPrefix:
+        """An `MLPPrefix` at its start values."""
+        lengths = self.lengths(frozen.sites)
+        start = frozen.start(self, lengths)
+        return MLPPrefix(tuple(lengths), start, self.embedding_dim, self.hidden_dim, self.dropout)

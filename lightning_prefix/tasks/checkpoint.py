@@ -54,7 +54,7 @@ def safe_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
 def trained_names(module: nn.Module) -> set[str]:
     """Names of the trained parameters, and of the buffers of a prefix (its start values)."""
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return trained | {name for name, _ in module.named_buffers() if name.startswith("model.prefix.")}
+    return trained | {name for name, _ in module.named_buffers() if name.startswith("model.prefixes.")}
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

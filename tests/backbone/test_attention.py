@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+import transformers as hf
 from tiny_backbones import BACKBONES, POSITIONS, inputs_for
 from torch import nn
 
 import lightning_prefix as lp
+from lightning_prefix.backbone.attention import serving
 
 TEXT = [11, 23, 42, 7, 60]
 
@@ -112,7 +114,7 @@ def test_gated_output_is_the_frozen_one_plus_the_gated_one():
     model = lp.PrefixedModel(backbone, lp.GatedPrefixConfig(length=4))
     with torch.no_grad():
         model.prefix.gates[0].copy_(torch.tensor([0.3, -0.7]))
-    with model._slot.serve(model._states()):
+    with serving(model._slot, model._served(None, ())):
         ours = attention(hidden)[0]
     query = attention.query(hidden).unflatten(-1, (2, 8)).transpose(1, 2)
     weights = (query @ model.prefix.keys[0].transpose(1, 2) / math.sqrt(8)).softmax(-1)
@@ -187,5 +189,6 @@ def test_shifted_positions_beyond_the_model_are_refused():
     model = lp.PrefixedModel(BACKBONES["gpt2"](), lp.FlatPrefixConfig(length=20), positions="shift")
     with pytest.raises(lp.InputError, match=r"prefix length 20 \+ 64 tokens exceeds the 64 positions of gpt2"):
         model(torch.randint(5, 99, (1, POSITIONS)))
-    with pytest.raises(lp.InputError, match="takes no position_ids"):
-        lp.PrefixedModel(BACKBONES["t5"](), lp.FlatPrefixConfig(), positions="shift")
+    encoder = hf.T5EncoderModel(BACKBONES["t5"]().config)
+    with pytest.raises(lp.InputError, match="T5EncoderModel takes no position_ids"):
+        lp.PrefixedModel(encoder, lp.FlatPrefixConfig(), positions="shift")

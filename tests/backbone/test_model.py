@@ -1,8 +1,6 @@
 """`PrefixedModel` over families and variants: gradients, the frozen model, checkpointing, padding, copies, files."""
 
-import copy
 import json
-import pickle
 
 import pytest
 import torch
@@ -51,133 +49,10 @@ def open_gates(model):
         torch.nn.init.constant_(gate, 0.5)
 
 
-@pytest.mark.parametrize("family", list(BACKBONES))
+@pytest.mark.parametrize("family", list(SITES))
 def test_sites_are_found(family):
     model = lp.PrefixedModel(BACKBONES[family](), lp.FlatPrefixConfig(length=2))
     assert [site.key for site in model.sites] == SITES[family]
-
-
-def test_every_trained_tensor_has_a_gradient_and_no_frozen_one(backbone, config):
-    frozen = {name: p.clone() for name, p in backbone.named_parameters()}
-    model = lp.PrefixedModel(backbone, config)
-    open_gates(model)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for step in range(2):  # the first layer of an MLP gets its gradient once the last is not zero
-        optimizer.zero_grad()
-        model(**inputs_for(backbone))[0].float().square().sum().backward()
-        if step == 0:
-            optimizer.step()
-    for name, parameter in model.prefix.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-    assert all(p.grad is None for p in backbone.parameters())
-    assert all(torch.equal(p, frozen[name]) for name, p in backbone.named_parameters())
-
-
-def test_a_changed_prefix_changes_the_output_at_every_site(backbone):
-    model = lp.PrefixedModel(backbone, lp.FlatPrefixConfig(length=4))
-    inputs = inputs_for(backbone)
-    with torch.no_grad():
-        before = model(**inputs)[0]
-        for values in model.prefix.values:
-            old = values.clone()
-            values.add_(1.0)
-            assert not torch.allclose(model(**inputs)[0], before, atol=1e-6)
-            values.copy_(old)
-
-
-def test_disabled_and_direct_calls_are_the_frozen_model(backbone, config):
-    inputs = inputs_for(backbone)
-    with torch.no_grad():
-        frozen = backbone(**inputs)[0]
-        model = lp.PrefixedModel(backbone, config)
-        open_gates(model)
-        assert not torch.equal(model(**inputs)[0], frozen)
-        with model.disabled():
-            assert torch.equal(model(**inputs)[0], frozen)
-        assert torch.equal(model.backbone(**inputs)[0], frozen)
-    model(**inputs)[0].sum().backward()  # states stay for a backward pass, not for the next direct call
-    assert torch.equal(model.backbone(**inputs)[0], frozen)
-    assert torch.equal(model.unload()(**inputs)[0], frozen)
-
-
-def test_a_closed_gate_is_the_frozen_model(backbone):
-    inputs = inputs_for(backbone)
-    frozen = backbone.requires_grad_(False)(**inputs)[0]
-    assert torch.equal(lp.PrefixedModel(backbone, CONFIGS["gated"])(**inputs)[0], frozen)
-
-
-@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "t5", "bart"])
-def test_gradient_checkpointing_gives_the_same_gradients(family, config):
-    backbone = BACKBONES[family]()
-    model = lp.PrefixedModel(backbone, config).train()
-    open_gates(model)
-    inputs = inputs_for(backbone)
-    parameters = list(model.prefix.parameters())
-
-    def gradients():
-        return torch.autograd.grad(model(**inputs, use_cache=False)[0].square().sum(), parameters)
-
-    plain = gradients()
-    # renamed in transformers 5.2x
-    getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)()
-    model.train()
-    calls = count_calls(backbone)
-    again = gradients()
-    assert calls() > len(SITES[family])  # the forward was repeated in backward
-    for mine, reference in zip(again, plain, strict=True):
-        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-4)
-
-
-def count_calls(backbone):
-    """How often attention ran, by hooks on the attention modules' output projections."""
-    counter = []
-    names = ("out_proj", "o_proj", "c_proj", "o", "dense")
-    for name, module in backbone.named_modules():
-        if name.rsplit(".", 1)[-1] in names and "att" in name.lower():
-            module.register_forward_pre_hook(lambda *_: counter.append(1))
-    return lambda: len(counter)
-
-
-@pytest.mark.parametrize(
-    "family", ["bert", "roberta", "albert", "distilbert", "modernbert", "gpt2", "llama", "gemma2", "t5"]
-)
-def test_right_padding_changes_nothing(family, config):
-    backbone = BACKBONES[family]()
-    model = lp.PrefixedModel(backbone, config).eval()
-    open_gates(model)
-    inputs = inputs_for(backbone)
-    tokens = inputs["input_ids"].shape[1]
-    padded = torch.nn.functional.pad(inputs["input_ids"], (0, 3), value=backbone.config.pad_token_id or 0)
-    mask = (torch.arange(tokens + 3) < tokens).long().expand(2, -1)
-    rest = {k: v for k, v in inputs.items() if k != "input_ids"}
-    alone = model(**inputs)[0]
-    together = model(input_ids=padded, attention_mask=mask, **rest)[0]
-    torch.testing.assert_close(together[:, : alone.shape[1]], alone, atol=1e-5, rtol=1e-4)
-
-
-def test_copies_and_pickles_are_independent(backbone, config):
-    model = lp.PrefixedModel(backbone, config)
-    inputs = inputs_for(backbone)
-    expected = model(**inputs)[0]
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301
-        assert torch.equal(other(**inputs)[0], expected)
-        for parameter in other.prefix.parameters():
-            torch.nn.init.normal_(parameter)
-        assert not torch.equal(other(**inputs)[0], expected)
-        assert torch.equal(model(**inputs)[0], expected)
-
-
-def test_save_and_load_give_the_same_outputs(backbone, config, tmp_path):
-    reference = copy.deepcopy(backbone)
-    model = lp.PrefixedModel(backbone, config)
-    for parameter in model.prefix.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    inputs = inputs_for(backbone)
-    model.save_pretrained(tmp_path)
-    again = lp.PrefixedModel.from_pretrained(tmp_path, reference)
-    assert torch.equal(again(**inputs)[0], model(**inputs)[0])
-    assert [site.key for site in again.sites] == [site.key for site in model.sites]
 
 
 def test_the_folder_holds_nothing_of_the_backbone(tmp_path):
@@ -295,11 +170,3 @@ def test_text_start_needs_a_text_that_fits():
 def test_unknown_trained_parameters_are_refused():
     with pytest.raises(lp.InputError, match=r"\['nothing'\] are no parameters"):
         lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"], trained=["nothing"])
-
-
-def test_bfloat16_backbone_with_float32_prefix(config):
-    backbone = BACKBONES["llama"]().to(torch.bfloat16)
-    model = lp.PrefixedModel(backbone, config)
-    open_gates(model)
-    model(**inputs_for(backbone)).logits.float().sum().backward()
-    assert all(p.dtype == torch.float32 and p.grad.dtype == torch.float32 for p in model.prefix.parameters())
