@@ -70,6 +70,19 @@ class Ours:
     def load(self, folder: str, backbone: Any) -> Any:
         return lp.PrefixedModel.from_pretrained(folder, backbone)
 
+    def with_text(self, backbone: Any, text: list[int], layers: Sequence[Any]) -> Any:
+        """The backbone with these keys and values of a text as prefix of its decoder, positions shifted."""
+        config = lp.FlatPrefixConfig(length=len(text), init="text", init_text="a text", sites=["decoder"])
+        model = lp.PrefixedModel(backbone, config, positions="shift", tokenizer=lambda _: {"input_ids": text}).eval()
+        if backbone.config.is_encoder_decoder:  # where a text start reads the text on both sides
+            with torch.no_grad():
+                for keys, values, layer in zip(model.prefix.keys, model.prefix.values, layers, strict=True):
+                    keys.copy_(layer.keys[0])
+                    values.copy_(layer.values[0])
+        elif len(model.sites) != backbone.config.num_hidden_layers:
+            raise NotApplicableError("the layers without softmax attention also remember the text")
+        return model
+
     def _stir(self, prefix: nn.Module) -> None:
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
@@ -189,8 +202,14 @@ def first(output: Any) -> Tensor:
 
 def by_token(model: Any, **inputs: Any) -> Tensor:
     """Something for every token: logits, or hidden states."""
+    if not isinstance(model, (lp.PrefixedModel, hf.PreTrainedModel)) and _is_pooled(model):
+        return first(model(**inputs))[:, None]  # PEFT loses hidden states of classifiers
     output = model(**inputs, output_hidden_states=True)
     return output[0] if output[0].ndim == 3 else output.hidden_states[-1]
+
+
+def _is_pooled(model: Any) -> bool:
+    return type(base_of(model)).__name__.endswith("ForSequenceClassification")
 
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
@@ -224,7 +243,9 @@ def gradients(case: Case) -> None:
     """Every element of every trained tensor gets a gradient, nothing of the backbone does, or changes."""
     model = case.own().train()
     trained = case.trained(model)
-    backbone = [(n, p) for n, p in model.named_parameters() if not any(p is q for _, q in trained)]
+    backbone = [(n, p) for n, p in model.named_parameters() if not p.requires_grad]
+    if isinstance(model, lp.PrefixedModel):  # PEFT trains the head too
+        assert len(backbone) + len(trained) == len(list(model.parameters()))
     before = [p.clone() for _, p in backbone]
     optimizer = torch.optim.SGD([p for _, p in trained], lr=1e-3)
     for _ in range(2):
@@ -269,6 +290,8 @@ def right_padding(case: Case) -> None:
 def left_padding(case: Case) -> None:
     """Padding on the left, with the positions that `generate` gives, changes nothing."""
     model = case.model()
+    if not isinstance(model, (lp.PrefixedModel, hf.PreTrainedModel)) and _is_pooled(model):
+        raise NotApplicableError("a classifier reads the first token, which is padding")
     inputs = inputs_for(base_of(model))
     ids = inputs.pop("input_ids")
     alone = by_token(model, input_ids=ids, **inputs)
@@ -338,7 +361,7 @@ def left_padded_generation(case: Case) -> None:
     need(case.kind, "decoder", "encoder-decoder")
     model = case.model()
     ids = generation_inputs(model)["input_ids"]
-    alone = model.generate(ids, **GREEDY, **SCORES)
+    alone = model.generate(input_ids=ids, **GREEDY, **SCORES)
     padded = nn.functional.pad(ids, (3, 0), value=pad_token(model))
     mask = nn.functional.pad(torch.ones_like(ids), (3, 0))
     together = model.generate(input_ids=padded, attention_mask=mask, **GREEDY, **SCORES)
@@ -416,11 +439,11 @@ def own_cache(case: Case) -> None:
     rest = model(**inputs | {name: ids[:, 3:]}, past_key_values=start.past_key_values, use_cache=True)
     close(first(rest), whole[:, 3:], 1e-4)
     if case.kind == "decoder":
-        turn = model.generate(ids, **GREEDY, return_dict_in_generate=True)
+        turn = model.generate(input_ids=ids, **GREEDY, return_dict_in_generate=True)
         text = torch.cat((turn.sequences, ids.flip(1)), 1)
         options = GREEDY | SCORES | {"attention_mask": torch.ones_like(text)}  # else a generated 0 is taken for padding
-        alone = model.generate(text, **options)
-        continued = model.generate(text, **options, past_key_values=turn.past_key_values)
+        alone = model.generate(input_ids=text, **options)
+        continued = model.generate(input_ids=text, **options, past_key_values=turn.past_key_values)
         close(torch.stack(continued.logits, 1), torch.stack(alone.logits, 1), 1e-4)
 
 
@@ -657,16 +680,7 @@ def oracle(case: Case) -> None:
         expected = first(backbone(**rest, **{name: joined}))[:, len(text) :]
         one = {key: tensor[:1] for key, tensor in rest.items()}
         cache = backbone(**one, **{name: torch.tensor([text])}, use_cache=True).past_key_values
-    config = lp.FlatPrefixConfig(length=5, init="text", init_text="a text", sites=["decoder"])
-    model = lp.PrefixedModel(backbone, config, positions="shift", tokenizer=lambda _: {"input_ids": text}).eval()
-    if case.kind == "encoder-decoder":  # a text start reads the text on both sides
-        with torch.no_grad():
-            layers = cache.self_attention_cache.layers
-            for keys, values, layer in zip(model.prefix.keys, model.prefix.values, layers, strict=True):
-                keys.copy_(layer.keys[0])
-                values.copy_(layer.values[0])
-    elif len(model.sites) != backbone.config.num_hidden_layers:
-        raise NotApplicableError("the layers without softmax attention also remember the text")
+    model = case.subject.with_text(backbone, text, getattr(cache, "self_attention_cache", cache).layers)
     close(first(model(**rest, **{name: inputs[name]})), expected)
 
 
@@ -700,7 +714,7 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
     "oracle": oracle,
 }
 # these are not about what a model can do without a prefix
-_WITHOUT_CONTROL = (
+WITHOUT_CONTROL = (
     *(
         "gradients",
         "effect",
@@ -735,14 +749,14 @@ def _judge_one(case: Case, name: str) -> str:
     except NotApplicableError as error:
         return f"ok ({error})" if str(error).startswith("prompt: ") else str(error)  # one variant among others
     except Exception:
-        if name not in _WITHOUT_CONTROL and _frozen_fails(case.family, _CONTROLS.get(name, name)):
+        if name not in WITHOUT_CONTROL and frozen_fails(case.family, _CONTROLS.get(name, name)):
             return "the frozen model alone does not either"
         raise
     return "ok"
 
 
 @cache
-def _frozen_fails(family: str, name: str) -> bool:
+def frozen_fails(family: str, name: str) -> bool:
     try:
         PROPERTIES[name](Case(Frozen(), family, "none"))
     except NotApplicableError:
