@@ -8,6 +8,7 @@ from lightning_prefix.data import (
     TextRegressionDataModule,
 )
 from lightning_prefix.errors import InputError
+from lightning_prefix.peft import from_peft, to_peft
 from lightning_prefix.predictor import Predictor
 from lightning_prefix.prefix import (
     AttentionSite,
@@ -58,4 +59,6 @@ __all__ = [
     "TextRegressionDataModule",
     "average_prefixes",
     "concatenate_prefixes",
+    "from_peft",
+    "to_peft",
 ]

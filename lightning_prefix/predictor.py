@@ -71,6 +71,11 @@ class Predictor:
             InputError: if the folder is damaged or holds no task.
         """
         task, data = PrefixTask.load_folder(directory, **overrides)
+        if unknown := data.keys() - {"columns", "template", "tokenizer", "max_length"}:
+            raise InputError(
+                f"{directory} says {', '.join(sorted(unknown))} of its texts, which a Predictor does not know; load "
+                "it with PrefixTask.from_pretrained and make the Predictor yourself, or save the prefix once more."
+            )
         return cls(task.to(device), **data, batch_size=batch_size)
 
     @overload

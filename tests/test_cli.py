@@ -189,7 +189,7 @@ def test_a_differing_value_is_said(checkpoint, config, caplog):
 def test_another_prefix_shape_is_refused(checkpoint, config, capsys):
     args = ["validate", "--config", config, "--ckpt_path", checkpoint, "--model.prefix.length", "7"]
     text = fails(capsys, *args)
-    assert "model.prefix.keys.0 is (2, 5, 8) there and (2, 7, 8) here" in text
+    assert "model.prefixes.default.keys.0 is (2, 5, 8) there and (2, 7, 8) here" in text
 
 
 def test_arguments_as_a_dict(config, checkpoint):
@@ -251,7 +251,7 @@ def test_an_own_head_of_a_trained_checkpoint_is_kept(tmp_path, reviews):
     hf.BertForSequenceClassification.from_pretrained(folder, num_labels=2).save_pretrained(folder)
     task = lp.TextClassification(folder, num_labels=2)
     task.configure_model()
-    assert {name.split(".")[1] for name in task.state_dict()} == {"prefix"}
+    assert {name.split(".")[1] for name in task.state_dict()} == {"prefixes"}
 
 
 def test_bad_data_is_one_paragraph(config, tmp_path, capsys):
@@ -364,7 +364,7 @@ def test_verbalizer_trains_the_prefix_only(gpt2_folder, reviews):
     args = ["--model.head", "verbalizer", "--model.label_words", "[bad, good]", "--data.source", reviews]
     args += ["--data.template", "the review : {text} film :", "--trainer.max_epochs", "2"]
     cli = fit_tiny("TextClassification", gpt2_folder, *args)
-    assert all(name.startswith("model.prefix.") for name in cli.model.state_dict())
+    assert all(name.startswith("model.prefixes.default.") for name in cli.model.state_dict())
     predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")
     assert set(predict("good film")["probabilities"]) == {"negative", "positive"}
     with pytest.raises(lp.InputError, match="must begin with different tokens"):

@@ -100,7 +100,11 @@ class PrefixedModel(nn.Module):
         self._hooks: dict[str, list[Callable[[], None]]] = {}
         self.train(self.training)
         if next(backbone.parameters()).device.type != "meta":
-            probe(backbone, self.all_sites, self._slot)
+            try:
+                probe(backbone, self.all_sites, self._slot)
+            except BaseException:
+                self.unload()
+                raise
 
     # Prefixes.
 
@@ -170,6 +174,7 @@ class PrefixedModel(nn.Module):
     def _load_prefix(self, name: str, stored: files.StoredPrefix) -> None:
         stored.check_backbone(self.backbone)
         prefix = from_tensors(self._frozen(), stored.prefix_tensors, stored.variant)
+        stored.check_prefix(prefix)
         self.add_prefix(name, prefix, positions=cast("Positions", stored.positions))
 
     def set_prefix(self, name: str | None) -> None:
@@ -362,7 +367,8 @@ class PrefixedModel(nn.Module):
             backbone_dropout: apply the backbone's own dropout in training.
 
         Raises:
-            InputError: if a file is missing or damaged, or the backbone is another one.
+            InputError: if a file is missing or damaged, or the backbone is another one; the backbone is then as it
+                was, and frozen.
         """
         stored = files.read(Path(directory))
         backbone = stored.load_backbone() if backbone is None else backbone
@@ -370,8 +376,12 @@ class PrefixedModel(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._freeze(backbone, list(stored.backbone_tensors), backbone_dropout)
+        try:
+            model._load_prefix("default", stored)
+        except BaseException:
+            model.unload()
+            raise
         backbone.load_state_dict(stored.backbone_tensors, strict=False)
-        model._load_prefix("default", stored)
         return model
 
 

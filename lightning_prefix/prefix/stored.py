@@ -52,6 +52,8 @@ def from_tensors(frozen: FrozenModel, tensors: Mapping[str, Tensor], variant: st
         return file.finish(OutputPrefix(scale, shift))
     keys = dict.fromkeys(name.rsplit(".", 1)[0] for name in tensors)
     by_key = {site.key: site for site in frozen.sites}
+    if not keys:
+        raise InputError(f"the stored prefix has no tensors, which a {variant} prefix needs; the file is damaged.")
     if unknown := [key for key in keys if key not in by_key]:
         raise InputError(
             f"the stored prefix has states for {', '.join(unknown)}, which this backbone does not have "

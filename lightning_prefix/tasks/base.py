@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import IO, Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.saving import _default_map_location, load_hparams_from_yaml
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 from torchmetrics import MeanMetric, MetricCollection
@@ -128,6 +130,8 @@ class PrefixTask(LightningModule, ABC):
     def _build(self, stored: prefix_files.StoredPrefix | None) -> None:
         self.head = self.make_head()
         backbone, trained = load_with_head(self.backbone_name, self.head, self.backbone_options)
+        if stored is not None:
+            checkpoints.check_state(stored.head_tensors, self.head.state_dict(), f"the head in {stored.directory}")
         if stored is None:
             self.model = PrefixedModel(
                 backbone,
@@ -294,18 +298,46 @@ class PrefixTask(LightningModule, ABC):
     @classmethod
     def load_folder(cls, directory: str | Path, **overrides: Any) -> tuple["PrefixTask", dict[str, Any]]:
         """As `from_pretrained`, with what was stored about the data."""
-        from lightning.pytorch.cli import instantiate_module
-
         stored = prefix_files.read(Path(directory))
         description = stored.description.get("task")
         if description is None:
             raise InputError(
                 f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
             )
-        arguments = {**checkpoints.safe_arguments(description["hyper_parameters"]), **checkpoints.plain_data(overrides)}
-        task = instantiate_module(cls, arguments)
-        task._build(stored)
+        arguments = description["hyper_parameters"]
+        task = checkpoints.task_from(cls, arguments, overrides, lambda task: task._build(stored), directory)
         return task.eval(), description["data"]
+
+    @_restricted_classmethod
+    def load_from_checkpoint(
+        cls,  # noqa: N805
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> "PrefixTask":
+        """The task that `fit` wrote, with weights; as Lightning's, and safe with the file of a stranger.
+
+        Args:
+            checkpoint_path: a `.ckpt` of `fit` on any file system, or an open file.
+            map_location: of `torch.load`; the device that it was saved on, if it is here, when None.
+            hparams_file: a YAML of arguments to use in place of the stored ones.
+            strict: names and shapes are always compared.
+            weights_only: always true.
+            kwargs: arguments to replace, such as `backbone` where it lies elsewhere now. No file turns on
+                `trust_remote_code`; `backbone_options` given here can.
+
+        Raises:
+            InputError: if it is missing, damaged, of another backbone, or its arguments cannot be used.
+        """
+        checkpoint = checkpoints.read_checkpoint(checkpoint_path, map_location or _default_map_location)
+        stored = load_hparams_from_yaml(hparams_file) if hparams_file else checkpoint["hyper_parameters"]
+        task = checkpoints.task_from(cls, stored, kwargs, lambda task: task.configure_model(), checkpoint_path)
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
+        return task.to(next(iter(checkpoint["state_dict"].values())).device)
 
     # Details.
 

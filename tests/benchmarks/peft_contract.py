@@ -125,7 +125,7 @@ def main() -> None:
     for name in options.properties:
         results = {family: judge(family, name) for family in options.families}
         own = [mine[family][name] for family in options.families]
-        applicable = [result for result in results.values() if result != "-"]
+        applicable = [r for family, r in results.items() if r != "-" and not mine[family][name].startswith("-")]
         reasons = Counter(result for result in applicable if result != "ok")
         for family, result in results.items():
             failed[family] += [name] if result not in ("ok", "-") and name not in OURS_ONLY else []

@@ -1,7 +1,9 @@
 """Checkpoints: what they hold, the same from everywhere, exact resume, and what they refuse."""
 
 import hashlib
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ import lightning
 import pytest
 import torch
 import yaml
+from safetensors.torch import load
+from safetensors.torch import save as to_bytes
 from tiny_files import write_backbone
 
 import lightning_prefix as lp
@@ -60,7 +64,7 @@ def test_only_trained_tensors_and_a_little_more(bert_folder, reviews, tmp_path):
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     trained = {name for name, p in task.named_parameters() if p.requires_grad}
     assert set(checkpoint["state_dict"]) == trained
-    assert {name.split(".")[1] for name in trained} == {"prefix", "backbone"}  # the backbone's new classifier
+    assert {name.split(".")[1] for name in trained} == {"prefixes", "backbone"}  # the backbone's new classifier
     tensors = sum(t.numel() * t.element_size() for t in checkpoint["state_dict"].values())
     optimizer = 2 * tensors
     assert (tmp_path / "last.ckpt").stat().st_size <= tensors + optimizer + 64 * 1024
@@ -197,8 +201,8 @@ def test_strict_about_trained_names(bert_folder):
     task = lp.TextClassification(bert_folder, num_labels=2)
     task.configure_model()
     state = task.state_dict()
-    missing = {name: t for name, t in state.items() if name != "model.prefix.keys.1"}
-    with pytest.raises(lp.InputError, match=r"it lacks model\.prefix\.keys\.1"):
+    missing = {name: t for name, t in state.items() if name != "model.prefixes.default.keys.1"}
+    with pytest.raises(lp.InputError, match=r"it lacks model\.prefixes\.default\.keys\.1"):
         task.load_state_dict(missing, strict=False)
     with pytest.raises(lp.InputError, match="it has other, which this task does not train"):
         task.load_state_dict({**state, "other": torch.zeros(1)})
@@ -212,6 +216,217 @@ def test_a_stored_folder_cannot_turn_on_remote_code(bert_folder, tmp_path):
     assert lp.PrefixTask.from_pretrained(tmp_path).backbone_options.trust_remote_code is False
     again = lp.PrefixTask.from_pretrained(tmp_path, backbone_options=options)
     assert again.backbone_options.trust_remote_code is True
+
+
+def reseal(folder, change):
+    """Change the description and record the tensors as they are now, as one who means harm would."""
+    file = folder / "prefix.json"
+    description = json.loads(file.read_text())
+    change(description)
+    description["sha256"] = hashlib.sha256((folder / "prefix.safetensors").read_bytes()).hexdigest()
+    file.write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone_options.trust_remote_code": True}, "the stored hyper_parameters are"),
+        ({"backbone_options": None}, "the stored backbone_options are None"),
+        ({"labels": 7}, "make no PrefixTask"),
+        ({"label_words": ["x"]}, "1 label_words"),
+        ({"_class_path": "antigravity.Task"}, "import 'antigravity' first"),
+    ],
+)
+def test_stored_arguments_that_make_no_task_are_refused(change, message, bert_folder, tmp_path):
+    task = lp.TextClassification(bert_folder, num_labels=2)
+    task.configure_model()
+    task.save_pretrained(tmp_path)
+    reseal(tmp_path, lambda description: description["task"]["hyper_parameters"].update(change))
+    with pytest.raises(lp.InputError, match=message):
+        lp.PrefixTask.from_pretrained(tmp_path)
+
+
+def test_what_a_folder_says_of_its_texts_is_checked(bert_folder, tmp_path):
+    task = lp.TextClassification(bert_folder, num_labels=2)
+    task.configure_model()
+    for data, message in (
+        ({"columns": []}, r"task.data.columns is \[\]; allowed is a list of one or more"),
+        ({"max_length": "x"}, "task.data.max_length is 'x'; allowed is a whole number"),
+        ({"x": 1}, "says x of its texts, which a Predictor does not know"),
+    ):
+        task.save_pretrained(tmp_path, data)
+        with pytest.raises(lp.InputError, match=message):
+            lp.Predictor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("head.linear.bias"), "the head in .* it lacks linear.bias"),
+        (lambda t: t.update({"head.x": torch.zeros(2)}), "it has x, which this task does not train"),
+        (lambda t: t.update({"head.linear.bias": torch.zeros(3)}), r"linear.bias is \(3,\) there and \(2,\) here"),
+        (
+            lambda t: t.update({"head.linear.bias": torch.zeros(2).int()}),
+            "linear.bias holds something else than finite",
+        ),
+    ],
+)
+def test_a_stored_head_that_does_not_fit_is_refused(change, message, bert_folder, tmp_path):
+    task = lp.TextClassification(bert_folder, num_labels=2, head="mean")
+    task.configure_model()
+    task.save_pretrained(tmp_path)
+    tensors = load((tmp_path / "prefix.safetensors").read_bytes())
+    change(tensors)
+    (tmp_path / "prefix.safetensors").write_bytes(to_bytes(tensors))
+    reseal(tmp_path, dict.copy)
+    with pytest.raises(lp.InputError, match=message):
+        lp.PrefixTask.from_pretrained(tmp_path)
+
+
+def altered(path, change):
+    """The checkpoint with a change of its content."""
+    checkpoint = torch.load(path, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path.with_name("altered.ckpt"))
+    return path.with_name("altered.ckpt")
+
+
+ON = {"trust_remote_code": True}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["hyper_parameters"]["backbone_options"].update(ON),
+        lambda c: c.update(hparams={"backbone_options": ON}, module_arguments={"backbone_options": ON}),  # old names
+        lambda c: c.update(hparams_name="backbone_options", hyper_parameters=c["hyper_parameters"] | ON),
+        lambda c: c["hyper_parameters"].update({"backbone_options.trust_remote_code": True}),
+        lambda c: c["hyper_parameters"].update(backbone_options={"init_args": ON}),
+        lambda c: c["hyper_parameters"].update(backbone_options="options.yaml"),
+        lambda c: c["hyper_parameters"].update(dict_kwargs={"backbone_options": ON}),
+    ],
+)
+def test_a_checkpoint_cannot_turn_on_remote_code(change, bert_folder, reviews, tmp_path):
+    fit(bert_folder, reviews, tmp_path, 2)
+    try:
+        task = lp.PrefixTask.load_from_checkpoint(altered(tmp_path / "last.ckpt", change))
+    except lp.InputError:
+        return
+    assert task.backbone_options.trust_remote_code is False
+
+
+def test_a_checkpoint_chooses_no_code(bert_folder, reviews, tmp_path):
+    fit(bert_folder, reviews, tmp_path, 2)
+    path = altered(tmp_path / "last.ckpt", lambda c: c["hyper_parameters"].update(_instantiator="os.putenv"))
+    assert isinstance(lp.PrefixTask.load_from_checkpoint(path), lp.TextClassification)
+    path = altered(tmp_path / "last.ckpt", lambda c: c["hyper_parameters"].update(_class_path="antigravity.Task"))
+    with pytest.raises(lp.InputError, match=r"class 'antigravity.Task'; if you know it, import 'antigravity' first"):
+        lp.PrefixTask.load_from_checkpoint(path)
+    assert "antigravity" not in sys.modules
+    path = altered(tmp_path / "last.ckpt", lambda c: c.update(callbacks=LossCurve(1)))
+    with pytest.raises(lp.InputError, match="cannot be read"):
+        lp.PrefixTask.load_from_checkpoint(path, weights_only=False)
+
+
+def test_loading_takes_what_lightning_takes(bert_folder, reviews, tmp_path):
+    task, _, _ = fit(bert_folder, reviews, tmp_path, 2)
+    path, load_task = tmp_path / "last.ckpt", lp.TextClassification.load_from_checkpoint
+    again = load_task(path, backbone_options=lp.BackboneOptions(trust_remote_code=True), label_smoothing=0.5)
+    assert again.backbone_options.trust_remote_code is True
+    assert again.label_smoothing == 0.5
+    (tmp_path / "arguments.yaml").write_text(yaml.safe_dump({**task.hparams, "label_smoothing": 0.25}))
+    with path.open("rb") as file:
+        again = load_task(file, torch.device("cpu"), tmp_path / "arguments.yaml", strict=True, weights_only=True)
+    assert again.label_smoothing == 0.25
+    for name, tensor in task.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    with pytest.raises(lp.InputError, match=r"with \{'lables': 3\} given, make no TextClassification"):
+        load_task(path, lables=3)
+    with pytest.raises(lp.InputError, match="make no TextRegression"):
+        lp.TextRegression.load_from_checkpoint(path)
+    with pytest.raises(TypeError, match="cannot be called on an instance"):
+        task.load_from_checkpoint(path)
+
+
+def damages(choose, path):
+    """Truncations and flips of bytes."""
+    whole = path.read_bytes()
+    for size in choose.sample(range(len(whole)), 30):
+        yield lambda c=whole[:size]: path.write_bytes(c)
+    for place in choose.sample(range(len(whole)), 60):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << choose.randrange(8)
+        yield lambda c=bytes(changed): path.write_bytes(c)
+
+
+MISSING = object()
+
+
+def edits(choose, path):
+    """Entries that are missing or something else, in what is ours of the checkpoint."""
+
+    def places(value, outer=()):
+        for key, item in value.items():
+            yield (*outer, key)
+            if isinstance(item, dict):
+                yield from places(item, (*outer, key))
+
+    def write(place, value):
+        checkpoint = torch.load(whole, weights_only=True)
+        holder = checkpoint
+        for step in place[:-1]:
+            holder = holder[step]
+        if value is MISSING:
+            del holder[place[-1]]
+        else:
+            holder[place[-1]] = value(holder[place[-1]]) if callable(value) else value
+        torch.save(checkpoint, path)
+
+    whole = path.with_name("whole.ckpt")
+    whole.write_bytes(path.read_bytes())
+    checkpoint = torch.load(whole, weights_only=True)
+    ours = ("hyper_parameters", "state_dict", "lightning_prefix", "random_state")
+    values = [MISSING, None, 7, -1, 10**400, float("inf"), "x", [], {}, [None], {7: 1}, torch.zeros(2)]
+    tensors = [
+        torch.isnan,
+        torch.Tensor.int,
+        torch.Tensor.to_sparse,
+        torch.Tensor.half,
+        lambda t: t / 0,
+        lambda t: t[:1],
+    ]
+    for place in places({name: checkpoint[name] for name in ours}):
+        is_inner = place[0] in ("hyper_parameters", "state_dict") and len(place) > 1  # for these the backbone is loaded
+        others = [*values, *tensors] if is_inner and place[0] == "state_dict" else values
+        for value in choose.sample(others, 1 if is_inner else len(values)):
+            yield lambda p=place, v=value: write(p, v)
+    yield lambda: write(("state_dict", "other"), torch.zeros(2))
+
+
+def test_no_alteration_gets_through(bert_folder, reviews, tmp_path, monkeypatch):
+    """Each is refused, or does no harm: all trained tensors are there, finite and of the right shapes."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    task, _, _ = fit(bert_folder, reviews, tmp_path, 2)
+    expected = task.state_dict()
+    path = tmp_path / "last.ckpt"
+    whole = path.read_bytes()
+    count, refused, choose = 0, 0, random.Random(0)  # noqa: S311
+    for alterations in (damages, edits):
+        for alter in alterations(choose, path):
+            alter()
+            count += 1
+            try:
+                loaded = lp.PrefixTask.load_from_checkpoint(path).state_dict()
+            except lp.InputError:
+                refused += 1
+            else:
+                assert {n: t.shape for n, t in loaded.items()} == {n: t.shape for n, t in expected.items()}
+                assert all(t.isfinite().all() for t in loaded.values())
+                assert alterations is edits or all(torch.equal(loaded[n], t) for n, t in expected.items())
+            path.write_bytes(whole)
+    assert count >= 100
+    assert refused > 0.7 * count
+    lp.PrefixTask.load_from_checkpoint(path)
 
 
 def test_plain_data():

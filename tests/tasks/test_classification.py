@@ -33,9 +33,8 @@ def test_multi_label_loss_with_smoothing():
 def test_text_start_has_the_instruction_as_its_default(bert_folder):
     config = lp.FlatPrefixConfig(length=6, init="text")
     models = [lp.TextClassification(bert_folder, config, labels=["good", "bad"])]
-    models.append(
-        lp.TextClassification(bert_folder, lp.FlatPrefixConfig(6, "text", models[0].instruction()), num_labels=2)
-    )
+    given = lp.FlatPrefixConfig(length=6, init="text", init_text=models[0].instruction())
+    models.append(lp.TextClassification(bert_folder, given, num_labels=2))
     for model in models:
         model.configure_model()
     assert models[0].instruction() == "Classify the text as good or bad:"
