@@ -20,7 +20,8 @@ from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import InputError, input_error_behind
 from lightning_prefix.suggestions import SuggestingParser
 from lightning_prefix.tasks import PrefixTask
-from lightning_prefix.tasks.checkpoint import read_checkpoint, safe_arguments
+from lightning_prefix.tasks.arguments import safe_arguments
+from lightning_prefix.tasks.checkpoint import read_checkpoint
 
 _EPILOG = (
     "Also: `assets` lists and fetches a small backbone and data set that need no hub. Help on one class: "

@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from tiny_backbones import BACKBONES, inputs_for
 
+import lightning_prefix as lp
 from lightning_prefix.assets import asset_path
 from lightning_prefix.cli import main
 from lightning_prefix.errors import InputError
@@ -44,6 +46,17 @@ def test_first_command_and_first_snippet(tmp_path, monkeypatch, capsys):
     positive, negative = capsys.readouterr().out.strip().splitlines()
     assert positive.startswith("positive")
     assert negative.startswith("negative")
+
+
+def test_further_snippets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"lp": lp, "backbone": BACKBONES["gpt2"]()}
+    ids = inputs_for(names["backbone"], rows=4)["input_ids"]
+    names["batch"] = {"input_ids": ids, "labels": ids}
+    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1:]:
+        snippet = snippet.replace(".generate(**batch", '.generate(batch["input_ids"]').replace("=64", "=4")
+        exec(snippet, names)  # noqa: S102
+    assert set(names["model"].prefix_names) == {"default", "fr", "de", "mean"}
 
 
 def test_named_files_exist():

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from lightning_prefix.backbone.slot import Served, StateSlot, calls_of
+from lightning_prefix.backbone.served import Served
+from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import PrefixStates
 from lightning_prefix.prefix.rows import RowStates

@@ -96,12 +96,7 @@ class StoredPrefix:
         Raises:
             InputError: saying what differs.
         """
-        check_fingerprint(
-            self.backbone["fingerprint"],
-            fingerprint(backbone, list(self.backbone_tensors)),
-            f"the prefix in {self.directory} was trained on {self.backbone['name']!r}",
-            getattr(backbone, "name_or_path", type(backbone).__name__),
-        )
+        self.check_frozen(backbone)
         named = dict(backbone.named_parameters())
         for name, tensor in self.backbone_tensors.items():
             here = f"one of shape {tuple(named[name].shape)}" if name in named else "no such parameter"
@@ -111,6 +106,19 @@ class StoredPrefix:
                     f"backbone here has {here}; load it as a {self.backbone['class']} with "
                     f"num_labels={self.backbone['num_labels']}, or leave `backbone` out."
                 )
+
+    def check_frozen(self, backbone: nn.Module) -> None:
+        """Refuse a backbone whose frozen part is not the recorded one.
+
+        Raises:
+            InputError: saying what differs.
+        """
+        check_fingerprint(
+            self.backbone["fingerprint"],
+            fingerprint(backbone, list(self.backbone_tensors)),
+            f"the prefix in {self.directory} was trained on {self.backbone['name']!r}",
+            getattr(backbone, "name_or_path", type(backbone).__name__),
+        )
 
     def check_prefix(self, prefix: Prefix) -> None:
         """Refuse tensors that are not the described prefix.

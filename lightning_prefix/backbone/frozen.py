@@ -123,7 +123,7 @@ class FrozenBackbone:
 
     def _stored(self, config: PrefixConfig) -> Prefix:
         stored = files.read(Path(config.init_file or ""))
-        stored.check_backbone(self.backbone)
+        stored.check_frozen(self.backbone)
         return from_tensors(self, stored.prefix_tensors, stored.variant)
 
     @torch.no_grad()

@@ -16,11 +16,11 @@ from lightning_prefix.backbone.frozen import FrozenBackbone
 from lightning_prefix.backbone.output import change_output
 from lightning_prefix.backbone.positions import shift_positions
 from lightning_prefix.backbone.probe import probe
+from lightning_prefix.backbone.served import NOTHING, Served, gather
 from lightning_prefix.backbone.sites import find_sites, leave_sites
-from lightning_prefix.backbone.slot import NOTHING, Served, StateSlot, calls_of
+from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig
-from lightning_prefix.prefix.rows import many_prefixes, one_prefix
 from lightning_prefix.prefix.stored import from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
@@ -256,23 +256,10 @@ class PrefixedModel(nn.Module):
             batch = next((len(value) for value in inputs if isinstance(value, Tensor)), len(names))
             if batch != len(names):
                 raise InputError(f"{len(names)} prefix_names are given for {batch} rows; give one per row.")
-        distinct = list(dict.fromkeys(names))
-        if self._is_disabled or distinct == [None]:
+        if self._is_disabled:
             return NOTHING
-        prefixes = [None if name is None else cast("Prefix", self.prefixes[name]) for name in distinct]
-        shifts = [p.length if p is not None and p.positions == "shift" else 0 for p in prefixes]
-        outputs = [None if p is None else p.output() for p in prefixes]
-        states = [{} if p is None else {s.key: state for s, state in zip(p.sites, p(), strict=True)} for p in prefixes]
-        if len(prefixes) == 1:
-            sites = {i: one_prefix(states[0][s.key]) for i, s in enumerate(self.all_sites) if s.key in states[0]}
-            return Served(sites, None, shifts, _stack(outputs))
-        sites = {
-            i: many_prefixes(s, [state.get(s.key) for state in states])
-            for i, s in enumerate(self.all_sites)
-            if any(s.key in state for state in states)
-        }
-        rows = torch.tensor([distinct.index(name) for name in names], device=next(self.parameters()).device)
-        return Served(sites, rows, shifts, _stack(outputs))
+        prefixes = {name: None if name is None else cast("Prefix", self.prefixes[name]) for name in names}
+        return gather(prefixes, names, self.all_sites, next(self.parameters()).device)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -383,13 +370,3 @@ class PrefixedModel(nn.Module):
             raise
         backbone.load_state_dict(stored.backbone_tensors, strict=False)
         return model
-
-
-def _stack(outputs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:
-    """Scales and shifts (prefixes, hidden); the identity for prefixes without."""
-    real = next((output for output in outputs if output is not None), None)
-    if real is None:
-        return None
-    identity = torch.ones_like(real[0]), torch.zeros_like(real[1])
-    filled = [identity if output is None else output for output in outputs]
-    return torch.stack([scale for scale, _ in filled]), torch.stack([shift for _, shift in filled])

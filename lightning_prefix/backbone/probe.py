@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from lightning_prefix.backbone.attention import serving
+from lightning_prefix.backbone.served import Served
 from lightning_prefix.backbone.sites import config_of, run_body, sample_tokens
-from lightning_prefix.backbone.slot import Served, StateSlot
+from lightning_prefix.backbone.slot import StateSlot
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, PrefixStates
 from lightning_prefix.prefix.rows import one_prefix

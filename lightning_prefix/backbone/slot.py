@@ -1,58 +1,16 @@
 """How the states of the running forward pass reach the attention calls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_prefix.errors import InputError
+from lightning_prefix.backbone.served import NOTHING, Served
 from lightning_prefix.prefix import PrefixStates
 from lightning_prefix.prefix.rows import SiteStates
 
 _ATTRIBUTE = "lightning_prefix_calls"
-
-
-class Served(NamedTuple):
-    """What one forward pass of a `PrefixedModel` hands to the modules of its backbone.
-
-    Attributes:
-        sites: states by call index.
-        rows: (rows,) which of the prefixes each row has; None when all rows have the only one.
-        shifts: by how much each prefix shifts the positions of the text.
-        output: scale and shift (prefixes, hidden) of the last hidden state, or None.
-    """
-
-    sites: Mapping[int, SiteStates] = {}
-    rows: Tensor | None = None
-    shifts: Sequence[int] = (0,)
-    output: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def is_anything(self) -> bool:
-        """Whether some row has a prefix."""
-        return bool(self.sites) or self.output is not None
-
-    def rows_of(self, batch: int) -> Tensor | None:
-        """As `rows`, for a batch that beams or several returned sequences have grown: row by row, each repeated."""
-        if self.rows is None:
-            return None
-        if batch % len(self.rows):
-            raise InputError(
-                f"a pass over {batch} rows was made with prefix_names for {len(self.rows)}; give one name per row."
-            )
-        return self.rows.repeat_interleave(batch // len(self.rows))
-
-    def shift_of(self, batch: int) -> int | Tensor:
-        """How far the positions are shifted: one number for all, or (batch, 1)."""
-        rows = self.rows_of(batch)
-        if rows is None or len(set(self.shifts)) == 1:
-            return self.shifts[0]
-        return torch.tensor(self.shifts, device=rows.device)[rows][:, None]
-
-
-NOTHING = Served()
 
 
 class StateSlot:

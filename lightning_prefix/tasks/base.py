@@ -4,7 +4,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, cast
@@ -24,6 +24,7 @@ from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks import checkpoint as checkpoints
+from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import Optimization
 
@@ -246,6 +247,10 @@ class PrefixTask(LightningModule, ABC):
             "fingerprint": self.model.fingerprint(),
         }
         checkpoint["random_state"] = torch.get_rng_state()
+        start = checkpoint["hyper_parameters"]["prefix"]["init_args"]
+        if start.get("init") == "file":  # the trained values are here, and the file may be gone when they are loaded
+            start = {**start, "init": self._other_start(), "init_file": None}
+            checkpoint["hyper_parameters"]["prefix"] = {**checkpoint["hyper_parameters"]["prefix"], "init_args": start}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that it belongs to this backbone.
@@ -305,7 +310,7 @@ class PrefixTask(LightningModule, ABC):
                 f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
             )
         arguments = description["hyper_parameters"]
-        task = checkpoints.task_from(cls, arguments, overrides, lambda task: task._build(stored), directory)
+        task = task_from(cls, arguments, overrides, lambda task: task._build(stored), directory)
         return task.eval(), description["data"]
 
     @_restricted_classmethod
@@ -334,7 +339,7 @@ class PrefixTask(LightningModule, ABC):
         """
         checkpoint = checkpoints.read_checkpoint(checkpoint_path, map_location or _default_map_location)
         stored = load_hparams_from_yaml(hparams_file) if hparams_file else checkpoint["hyper_parameters"]
-        task = checkpoints.task_from(cls, stored, kwargs, lambda task: task.configure_model(), checkpoint_path)
+        task = task_from(cls, stored, kwargs, lambda task: task.configure_model(), checkpoint_path)
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])
         return task.to(next(iter(checkpoint["state_dict"].values())).device)
@@ -344,15 +349,19 @@ class PrefixTask(LightningModule, ABC):
     def _keep_hyperparameters(self, frame: Any) -> None:
         """Store the arguments of the concrete class as plain data, the same from the CLI and from Python."""
         self.save_hyperparameters(frame=frame)
-        arguments = checkpoints.plain_data({k: v for k, v in self.hparams.items() if not k.startswith("_")})
+        arguments = plain_data({k: v for k, v in self.hparams.items() if not k.startswith("_")})
         self.hparams.clear()
         self.save_hyperparameters(
             {
-                "_class_path": checkpoints._import_path(type(self)),
+                "_class_path": import_path(type(self)),
                 "_instantiator": "lightning.pytorch.cli.instantiate_module",
                 **arguments,
             }
         )
+
+    def _other_start(self) -> str:
+        """The variant's own start values."""
+        return str(next(f.default for f in fields(self.prefix_config) if f.name == "init"))
 
     def _prefix_with_text(self) -> PrefixConfig:
         config = self.prefix_config

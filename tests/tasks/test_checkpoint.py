@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,15 @@ from tiny_files import write_backbone
 
 import lightning_prefix as lp
 from lightning_prefix.cli import main
-from lightning_prefix.tasks.checkpoint import plain_data
+from lightning_prefix.tasks.arguments import plain_data
 
 PREFIXES = {
     "flat": lp.FlatPrefixConfig(length=5, dropout=0.1),
     "mlp": lp.MLPPrefixConfig(length=5, embedding_dim=8, hidden_dim=8),
     "gated": lp.GatedPrefixConfig(length=5),
+    "prompt": lp.PromptPrefixConfig(length=5),
+    "output": lp.OutputPrefixConfig(),
+    "lengths": lp.FlatPrefixConfig(length={"encoder": 5, "encoder.0": 3}),
 }
 
 
@@ -114,6 +118,21 @@ def test_the_file_is_the_same_from_the_cli_and_from_python(bert_folder, reviews,
         assert again.labels == ["negative", "positive"]
         for name, tensor in again.state_dict().items():
             assert torch.equal(tensor, theirs["state_dict"][name])
+
+
+def test_a_checkpoint_outlives_the_file_that_it_started_from(bert_folder, reviews, tmp_path):
+    """A prefix of another task, with other labels, is the start; it is not needed once something was trained."""
+    other = lp.TextClassification(bert_folder, PREFIXES["flat"], num_labels=3)
+    other.configure_model()
+    other.save_pretrained(tmp_path / "start")
+    prefix = lp.FlatPrefixConfig(length=5, init="file", init_file=str(tmp_path / "start"))
+    task, _, _ = fit(bert_folder, reviews, tmp_path, 2, prefix)
+    change = task.model.prefix.keys[0] - other.model.prefix.keys[0]
+    assert 0 < change.abs().max() < 0.2
+    shutil.rmtree(tmp_path / "start")
+    again = lp.TextClassification.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert torch.equal(again.model.prefix.keys[0], task.model.prefix.keys[0])
+    assert task.hparams["prefix"]["init_args"]["init"] == "file"
 
 
 @pytest.mark.parametrize("variant", list(PREFIXES))
