@@ -529,13 +529,12 @@ def half_precision(case: Case) -> None:
     output = first(model(**inputs_for(base_of(model))))
     assert output.dtype == torch.bfloat16
     assert output.isfinite().all()
-    with case.subject.disabled(model):
-        assert not torch.equal(first(model(**inputs_for(base_of(model)))), output)
     output.float().square().sum().backward()
     for name, parameter in case.trained(model):
         assert parameter.dtype == torch.float32, name
         assert parameter.grad.dtype == torch.float32, name
         assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def implementations(case: Case) -> None:

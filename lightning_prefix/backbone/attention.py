@@ -141,15 +141,16 @@ def attend_with_prefix(
     states = None if calls is None else calls.take()
     if calls is None or states is None:
         return attend(module, query, key, value, attention_mask, **kwargs)
-    rows = calls.slot.served.rows_of(query.shape[0])
-    added = None if states.gated is None else _attend_gated(query, states.gated, rows, kwargs.get("scaling"))
-    if states.joined is not None:
-        bias, length = kwargs.get("position_bias"), states.joined.keys.shape[2]
+    rows = calls.slot.served.rows_of(query)
+    joined, gated = (None if s is None else s.to(query.device) for s in states)
+    added = None if gated is None else _attend_gated(query, gated, rows, kwargs.get("scaling"))
+    if joined is not None:
+        bias, length = kwargs.get("position_bias"), joined.keys.shape[2]
         if bias is not None and bias.shape[3] == key.shape[2]:  # unless `positions: shift` has made room
             kwargs["position_bias"] = pad(bias, (length, 0))
-        attention_mask = _widen(attention_mask, query, key, states.joined, rows)
-        key = torch.cat((_per_row(states.joined.keys, rows, key), key), dim=2)
-        value = torch.cat((_per_row(states.joined.values, rows, value), value), dim=2)
+        attention_mask = _widen(attention_mask, query, key, joined, rows)
+        key = torch.cat((_per_row(joined.keys, rows, key), key), dim=2)
+        value = torch.cat((_per_row(joined.values, rows, value), value), dim=2)
     output, weights = attend(module, query, key, value, attention_mask, **kwargs)
     return output if added is None else output + added, weights
 

@@ -232,7 +232,7 @@ class PrefixedModel(nn.Module):
         """
         if self.training and torch.is_grad_enabled():
             self._checkpointing.bind(self.backbone_dropout)
-        with serving(self._slot, self._served(prefix_names, (*args, *kwargs.values()))):
+        with serving(self._slot, self._served(prefix_names, args, kwargs)):
             return self.backbone(*args, **kwargs)
 
     @torch.no_grad()
@@ -245,14 +245,15 @@ class PrefixedModel(nn.Module):
                 sequences of a row have that row's.
             kwargs: as the backbone takes them.
         """
-        with serving(self._slot, self._served(prefix_names, (*args, *kwargs.values()))):
+        with serving(self._slot, self._served(prefix_names, args, kwargs)):
             return cast("Any", self.backbone).generate(*args, **kwargs)
 
-    def _served(self, names: PrefixNames | None, inputs: Sequence[Any]) -> Served:
+    def _served(self, names: PrefixNames | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Served:
         if names is None:
             names = [self._active]
         else:
             self._check_names(names)
+            inputs = [*args, *map(kwargs.get, ("input_ids", "inputs_embeds", "inputs", "decoder_input_ids"))]
             batch = next((len(value) for value in inputs if isinstance(value, Tensor)), len(names))
             if batch != len(names):
                 raise InputError(f"{len(names)} prefix_names are given for {batch} rows; give one per row.")

@@ -60,8 +60,10 @@ def _change(slot: StateSlot, _: nn.Module, __: Any, output: Any) -> Any:
     parameters, hidden = slot.served.output, _first_tensor(output)
     if parameters is None or hidden is None:
         return output
-    rows = slot.served.rows_of(hidden.shape[0])
-    scale, shift = ((p if rows is None else p[rows])[:, None].to(hidden.dtype) for p in parameters)
+    rows = slot.served.rows_of(hidden)
+    scale, shift = (p.to(hidden.device, hidden.dtype) for p in parameters)
+    if rows is not None:
+        scale, shift = scale[rows][:, None], shift[rows][:, None]
     changed = hidden * scale + shift
     if isinstance(output, Tensor):
         return changed

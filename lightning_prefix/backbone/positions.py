@@ -80,7 +80,7 @@ def _shift_table(
     given = {**dict(zip(_parameters(table), args, strict=False)), **kwargs}
     positions, past = given.get("position_ids"), given.get(_OFFSET) or 0
     if positions is not None:
-        shift = slot.served.shift_of(positions.shape[0]) if positions.ndim > 1 else _one_shift(slot, model_type)
+        shift = slot.served.shift_of(positions) if positions.ndim > 1 else _one_shift(slot, model_type)
         _check(shift, positions.shape[-1] + int(past), limit, model_type)
         return (), {**given, "position_ids": positions + shift}
     first = next(value for value in given.values() if value is not None)
@@ -106,7 +106,7 @@ def _shift_position_ids(
         cache = given.get("past_key_values")
         seen = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(text.shape[1], device=text.device)[None] + seen
-    shift = slot.served.shift_of(text.shape[0])
+    shift = slot.served.shift_of(text)
     _check(shift, text.shape[1], limit, model_type)
     return (), {**given, "position_ids": positions + shift}
 

@@ -31,19 +31,23 @@ class Served(NamedTuple):
         """Whether some row has a prefix."""
         return bool(self.sites) or self.output is not None
 
-    def rows_of(self, batch: int) -> Tensor | None:
-        """As `rows`, for a batch that beams or several returned sequences have grown: row by row, each repeated."""
+    def rows_of(self, like: Tensor) -> Tensor | None:
+        """As `rows`, for the batch and device of a tensor (batch, ...).
+
+        Beams and several returned sequences have grown the batch: row by row, each repeated.
+        """
         if self.rows is None:
             return None
+        batch = like.shape[0]
         if batch % len(self.rows):
             raise InputError(
                 f"a pass over {batch} rows was made with prefix_names for {len(self.rows)}; give one name per row."
             )
-        return self.rows.repeat_interleave(batch // len(self.rows))
+        return self.rows.to(like.device).repeat_interleave(batch // len(self.rows))
 
-    def shift_of(self, batch: int) -> int | Tensor:
+    def shift_of(self, like: Tensor) -> int | Tensor:
         """How far the positions are shifted: one number for all, or (batch, 1)."""
-        rows = self.rows_of(batch)
+        rows = self.rows_of(like)
         if rows is None or len(set(self.shifts)) == 1:
             return self.shifts[0]
         return torch.tensor(self.shifts, device=rows.device)[rows][:, None]

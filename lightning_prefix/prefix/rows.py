@@ -25,6 +25,10 @@ class RowStates(NamedTuple):
     is_real: Tensor | None = None
     gates: Tensor | None = None
 
+    def to(self, device: torch.device) -> "RowStates":
+        """The same on this device: the layers of one model may lie on several."""
+        return RowStates(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+
 
 class SiteStates(NamedTuple):
     """The two ways in which a prefix can stand at one site; a mixed batch may have both."""

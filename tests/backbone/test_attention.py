@@ -114,7 +114,7 @@ def test_gated_output_is_the_frozen_one_plus_the_gated_one():
     model = lp.PrefixedModel(backbone, lp.GatedPrefixConfig(length=4))
     with torch.no_grad():
         model.prefix.gates[0].copy_(torch.tensor([0.3, -0.7]))
-    with serving(model._slot, model._served(None, ())):
+    with serving(model._slot, model._served(None, (), {})):
         ours = attention(hidden)[0]
     query = attention.query(hidden).unflatten(-1, (2, 8)).transpose(1, 2)
     weights = (query @ model.prefix.keys[0].transpose(1, 2) / math.sqrt(8)).softmax(-1)
