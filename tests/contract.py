@@ -225,6 +225,11 @@ def takes(model: Any, name: str) -> bool:
     return name in inspect.signature(base_of(model).forward).parameters
 
 
+def cache_name(model: Any) -> str:
+    """Renamed in transformers 5.24."""
+    return "cache" if takes(model, "cache") else "past_key_values"
+
+
 def base_of(model: Any) -> Any:
     """The transformers model inside."""
     if isinstance(model, lp.PrefixedModel):
@@ -435,15 +440,16 @@ def own_cache(case: Case) -> None:
     name = "decoder_input_ids" if case.kind == "encoder-decoder" else "input_ids"
     ids = inputs[name]
     whole = first(model(**inputs))
+    cache = cache_name(model)
     start = model(**inputs | {name: ids[:, :3]}, use_cache=True)
-    rest = model(**inputs | {name: ids[:, 3:]}, past_key_values=start.past_key_values, use_cache=True)
+    rest = model(**inputs | {name: ids[:, 3:], cache: start[cache]}, use_cache=True)
     close(first(rest), whole[:, 3:], 1e-4)
     if case.kind == "decoder":
         turn = model.generate(input_ids=ids, **GREEDY, return_dict_in_generate=True)
         text = torch.cat((turn.sequences, ids.flip(1)), 1)
         options = GREEDY | SCORES | {"attention_mask": torch.ones_like(text)}  # else a generated 0 is taken for padding
         alone = model.generate(input_ids=text, **options)
-        continued = model.generate(input_ids=text, **options, past_key_values=turn.past_key_values)
+        continued = model.generate(input_ids=text, **options, **{cache: turn[cache]})
         close(torch.stack(continued.logits, 1), torch.stack(alone.logits, 1), 1e-4)
 
 
@@ -678,7 +684,7 @@ def oracle(case: Case) -> None:
     with torch.no_grad():
         expected = first(backbone(**rest, **{name: joined}))[:, len(text) :]
         one = {key: tensor[:1] for key, tensor in rest.items()}
-        cache = backbone(**one, **{name: torch.tensor([text])}, use_cache=True).past_key_values
+        cache = backbone(**one, **{name: torch.tensor([text])}, use_cache=True)[cache_name(backbone)]
     model = case.subject.with_text(backbone, text, getattr(cache, "self_attention_cache", cache).layers)
     close(first(model(**rest, **{name: inputs[name]})), expected)
 

@@ -12,7 +12,9 @@ from lightning_prefix.backbone.sites import config_of, max_positions
 from lightning_prefix.backbone.slot import StateSlot
 from lightning_prefix.errors import InputError
 
-_OFFSET = "past_key_values_length"
+# before and since transformers 5.24
+_OFFSETS = ("past_key_values_length", "cache_length")
+_CACHES = ("past_key_values", "cache")
 
 
 def shift_positions(backbone: nn.Module, slot: StateSlot) -> list[Callable[[], None]]:
@@ -30,7 +32,7 @@ def shift_positions(backbone: nn.Module, slot: StateSlot) -> list[Callable[[], N
     limit = max_positions(backbone)
     is_encoder_decoder = config_of(backbone).is_encoder_decoder
     reader: nn.Module = backbone.get_decoder() if is_encoder_decoder else backbone  # type: ignore[operator]
-    tables = [module for module in reader.modules() if _OFFSET in _parameters(module)]
+    tables = [module for module in reader.modules() if _offset(module)]
     if tables:
         hook = partial(_shift_table, slot, limit, config_of(backbone).model_type)
         return [table.register_forward_pre_hook(hook, with_kwargs=True).remove for table in tables]
@@ -46,6 +48,11 @@ def shift_positions(backbone: nn.Module, slot: StateSlot) -> list[Callable[[], N
     raise InputError(
         f"positions='shift' is given, but {type(backbone).__name__} takes no position_ids; use positions='keep'."
     )
+
+
+def _offset(module: nn.Module) -> str | None:
+    """The argument that tells a position table the length of the cache, if it has one."""
+    return next((name for name in _OFFSETS if name in _parameters(module)), None)
 
 
 def _parameters(module: nn.Module) -> list[str]:
@@ -74,11 +81,13 @@ def _one_shift(slot: StateSlot, model_type: str) -> int:
 def _shift_table(
     slot: StateSlot, limit: int | None, model_type: str, table: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Pre-hook of a position table with the arguments `past_key_values_length` and perhaps `position_ids`."""
+    """Pre-hook of a position table that is told the length of the cache, and perhaps `position_ids`."""
     if not any(slot.served.shifts):
         return args, kwargs
     given = {**dict(zip(_parameters(table), args, strict=False)), **kwargs}
-    positions, past = given.get("position_ids"), given.get(_OFFSET) or 0
+    offset = _offset(table)
+    assert offset is not None  # noqa: S101  # else it has no hook
+    positions, past = given.get("position_ids"), given.get(offset) or 0
     if positions is not None:
         shift = slot.served.shift_of(positions) if positions.ndim > 1 else _one_shift(slot, model_type)
         _check(shift, positions.shape[-1] + int(past), limit, model_type)
@@ -87,7 +96,7 @@ def _shift_table(
     tokens = first.shape[1] if isinstance(first, Tensor) else first[1]
     shift = _one_shift(slot, model_type)
     _check(shift, tokens + int(past), limit, model_type)
-    return (), {**given, _OFFSET: past + shift}
+    return (), {**given, offset: past + shift}
 
 
 def _shift_position_ids(
@@ -103,7 +112,7 @@ def _shift_position_ids(
         raise InputError("a forward pass needs input_ids or inputs_embeds.")
     positions = given.get("position_ids")
     if positions is None:
-        cache = given.get("past_key_values")
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
         seen = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(text.shape[1], device=text.device)[None] + seen
     shift = slot.served.shift_of(text)

@@ -114,7 +114,8 @@ def _check_reader(directory: Path, config: Any, class_name: str, task: str) -> N
     model_class = getattr(transformers, class_name, None)
     if TASKS[task].heads:  # PEFT calls the model below them
         model_class = transformers.MODEL_MAPPING.get(type(config), None)
-    if model_class is not None and "past_key_values" not in inspect.signature(model_class.forward).parameters:
+    takes = set() if model_class is None else set(inspect.signature(model_class.forward).parameters)
+    if model_class is not None and not takes & {"past_key_values", "cache"}:  # renamed in transformers 5.24
         raise no_place(directory, f"a prefix of {class_name}", f"{model_class.__name__} takes no past_key_values")
 
 

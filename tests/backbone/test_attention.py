@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import transformers as hf
+from contract import cache_name
 from tiny_backbones import BACKBONES, POSITIONS, inputs_for
 from torch import nn
 
@@ -16,7 +17,7 @@ TEXT = [11, 23, 42, 7, 60]
 
 def layer_states(backbone, ids):
     """Keys and values (heads, tokens, dim) of each layer of GPT-2 on one row, from its cache."""
-    cache = backbone(torch.tensor([ids]), use_cache=True).past_key_values
+    cache = backbone(torch.tensor([ids]), use_cache=True)[cache_name(backbone)]
     return [(layer.keys[0], layer.values[0]) for layer in cache.layers]
 
 

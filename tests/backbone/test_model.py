@@ -109,3 +109,42 @@ def test_text_start_needs_a_text_that_fits():
 def test_unknown_trained_parameters_are_refused():
     with pytest.raises(lp.InputError, match=r"\['nothing'\] are no parameters"):
         lp.PrefixedModel(BACKBONES["bert"](), CONFIGS["flat"], trained=["nothing"])
+
+
+def checkpointed(family, **options):
+    backbone = BACKBONES[family]()
+    # renamed in transformers 5.2x
+    getattr(backbone, "activation_checkpointing_enable", backbone.gradient_checkpointing_enable)(**options)
+    return backbone
+
+
+def test_reentrant_checkpointing_is_refused():
+    name = "activation" if hasattr(hf.PreTrainedModel, "activation_checkpointing_enable") else "gradient"
+    backbone = checkpointed("gpt2", **{f"{name}_checkpointing_kwargs": {"use_reentrant": True}})
+    model = lp.PrefixedModel(backbone, CONFIGS["flat"]).train()
+    with pytest.raises(lp.InputError, match="use_reentrant=True is on; it loses the gradients of a prefix"):
+        model(**inputs_for(backbone))
+
+
+def test_unload_gives_checkpointed_layers_back():
+    backbone = checkpointed("bart")
+    layer = backbone.model.encoder.layers[0]
+    before = layer.dropout, layer._gradient_checkpointing_func
+    assert before[0] > 0
+    model = lp.PrefixedModel(backbone, CONFIGS["flat"]).train()
+    model(**inputs_for(backbone))
+    assert layer.dropout == 0
+    model.unload()
+    assert (layer.dropout, layer._gradient_checkpointing_func) == before
+
+
+def test_an_error_in_a_pass_leaves_the_frozen_model():
+    """Names and states are taken back however a pass ends."""
+    backbone = BACKBONES["llama"]()
+    inputs = inputs_for(backbone)
+    frozen = backbone.requires_grad_(False)(**inputs).logits
+    model = lp.PrefixedModel(backbone, CONFIGS["flat"])
+    with pytest.raises(IndexError):
+        model(torch.tensor([[VOCABULARY + 1]]))
+    assert torch.equal(backbone(**inputs).logits, frozen)
+    assert not torch.equal(model(**inputs).logits, frozen)

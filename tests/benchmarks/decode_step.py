@@ -8,6 +8,7 @@ in its cache, the least that attention to 32 more keys can cost. Prints the medi
 """
 
 import argparse
+import inspect
 import statistics
 import time
 from collections.abc import Callable
@@ -41,12 +42,13 @@ def decode(model: lp.PrefixedModel, names: list[str | None], text: torch.Tensor,
     """Seconds of each step after the text."""
     seconds = []
     with torch.no_grad():
-        cache = DynamicCache(config=model.config)
-        logits = model(text, past_key_values=cache, use_cache=True, prefix_names=names).logits
+        is_renamed = "cache" in inspect.signature(model.backbone.forward).parameters  # in transformers 5.24
+        cache = {"cache" if is_renamed else "past_key_values": DynamicCache(config=model.config)}
+        logits = model(text, **cache, use_cache=True, prefix_names=names).logits
         for _ in range(steps):
             token = logits[:, -1:].argmax(-1)
             start = time.perf_counter()
-            logits = model(token, past_key_values=cache, use_cache=True, prefix_names=names).logits
+            logits = model(token, **cache, use_cache=True, prefix_names=names).logits
             seconds.append(time.perf_counter() - start)
     return seconds
 

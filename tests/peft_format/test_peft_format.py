@@ -1,5 +1,6 @@
 """Prefixes from PEFT's files and in PEFT's files, against PEFT itself."""
 
+import inspect
 import json
 import warnings
 from pathlib import Path
@@ -15,7 +16,16 @@ import lightning_prefix as lp
 from lightning_prefix.peft import from_peft, to_peft
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft 0.21.2
+pytestmark = [  # of peft 0.21.2
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*`past_key_values`:FutureWarning"),
+]
+# transformers 5.24 renamed caches; peft 0.21.2 then refuses models with heads, and generates without the prefix
+IS_PEFT_LOST = "cache" in inspect.signature(hf.BertModel.forward).parameters and tuple(
+    map(int, peft.__version__.split(".")[:3])
+) <= (0, 21, 2)
+LOST = f"peft {peft.__version__} does not know the caches of transformers {hf.__version__}"
+needs_peft = pytest.mark.skipif(IS_PEFT_LOST, reason=LOST)
 
 DECODERS = ["gpt2", "llama", "gemma2", "mistral", "opt", "qwen3", "gpt_neox", "gpt_bigcode"]
 CLASSIFIERS = ["bert", "roberta", "electra", "xlm_roberta"]
@@ -107,6 +117,8 @@ def greedy(model):
 
 @pytest.mark.parametrize("name", list(TASKS))
 def test_a_prefix_of_peft_gives_the_same_here_and_again_there(name, tmp_path):
+    if IS_PEFT_LOST and TASKS[name] in ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"):
+        pytest.skip(LOST)
     theirs = save_with_peft(name, tmp_path)
     from_peft(tmp_path / "theirs", tmp_path / "ours")
     ours = lp.PrefixedModel.from_pretrained(tmp_path / "ours").eval()
@@ -131,6 +143,7 @@ def test_a_prefix_of_peft_gives_the_same_here_and_again_there(name, tmp_path):
     assert heads[0] == heads[1]
 
 
+@needs_peft
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "t5", "bart"])
 def test_generation_is_the_same(name, tmp_path):
     theirs = save_with_peft(name, tmp_path)
@@ -139,6 +152,7 @@ def test_generation_is_the_same(name, tmp_path):
     assert torch.equal(greedy(ours), greedy(theirs))
 
 
+@needs_peft
 @pytest.mark.parametrize("name", SEQ2SEQ)
 def test_every_decoder_layer_keeps_its_own_prefix_in_peft(name, tmp_path):
     ours = ours_in(tmp_path, name, sites=["decoder"])
@@ -188,6 +202,7 @@ def test_a_prompt_becomes_keys_and_values(tmp_path):
     close(outputs(load_with_peft("llama", tmp_path / "theirs")), outputs(ours))
 
 
+@needs_peft
 @pytest.mark.parametrize("trained", [[], ["classifier.weight"]])
 def test_a_head_of_which_not_all_was_trained_goes_along(trained, tmp_path):
     ours = ours_in(tmp_path, "bert", trained=trained)
@@ -366,3 +381,21 @@ def saved(folder) -> Path:
 def edit(folder, **changes):
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_folder_that_peft_wrote_gives_the_logits_that_peft_gave(tmp_path):
+    """Written by peft 0.21.2 with transformers 5.23 on the classifier of `tests/backbone/formats/1`, kept for ever."""
+    stored = Path(__file__).with_name("stored")
+    base = Path(__file__).parents[1] / "backbone" / "formats" / "1" / "backbone"
+    backbone = hf.AutoModelForSequenceClassification.from_pretrained(base).eval()
+    from_peft(stored, tmp_path / "ours", backbone=backbone)
+    ours = lp.PrefixedModel.from_pretrained(tmp_path / "ours", backbone).eval()
+    expected = json.loads((stored / "expected.json").read_text())
+    close(
+        ours(**{name: torch.tensor(ids) for name, ids in expected["inputs"].items()}).logits,
+        torch.tensor(expected["logits"]),
+    )
+    to_peft(tmp_path / "ours", tmp_path / "theirs", backbone=ours.unload())
+    again, first = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "theirs", stored))
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in first.items())
