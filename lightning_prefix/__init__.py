@@ -3,6 +3,7 @@
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.data import (
+    Preprocessing,
     TextClassificationDataModule,
     TextDataModule,
     TextRegressionDataModule,
@@ -50,6 +51,7 @@ __all__ = [
     "PrefixConfig",
     "PrefixTask",
     "PrefixedModel",
+    "Preprocessing",
     "PromptPrefix",
     "PromptPrefixConfig",
     "TextClassification",

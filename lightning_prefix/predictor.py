@@ -7,6 +7,7 @@ from typing import Any, overload
 import torch
 
 from lightning_prefix.data.collate import Collator
+from lightning_prefix.data.preprocess import Preprocessing, library_versions
 from lightning_prefix.data.tokenize import encode_rows, padding_values, resolve_max_length
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
@@ -25,6 +26,7 @@ class Predictor:
         tokenizer: name of the tokenizer; the backbone's when None.
         max_length: tokens a text may have; the tokenizer's limit when None. Longer texts are cut.
         batch_size: rows per forward pass, >= 1.
+        preprocess: as in training; nothing by default.
 
     Example:
         >>> import lightning_prefix as lp
@@ -41,11 +43,14 @@ class Predictor:
         tokenizer: str | None = None,
         max_length: int | None = None,
         batch_size: int = 32,
+        preprocess: Preprocessing = Preprocessing(),
     ) -> None:
         task.configure_model()
         self.task = task.eval()
         self.columns = list(columns)
         self.template = template
+        library_versions(preprocess)  # what is missing is named now
+        self.preprocess = preprocess
         self.tokenizer = tokenizer or task.backbone_name
         self.max_length = resolve_max_length(self.tokenizer, max_length)
         self.batch_size = batch_size
@@ -71,12 +76,13 @@ class Predictor:
             InputError: if the folder is damaged or holds no task.
         """
         task, data = PrefixTask.load_folder(directory, **overrides)
-        if unknown := data.keys() - {"columns", "template", "tokenizer", "max_length"}:
+        if unknown := data.keys() - {"columns", "template", "preprocess", "tokenizer", "max_length"}:
             raise InputError(
                 f"{directory} says {', '.join(sorted(unknown))} of its texts, which a Predictor does not know; load "
                 "it with PrefixTask.from_pretrained and make the Predictor yourself, or save the prefix once more."
             )
-        return cls(task.to(device), **data, batch_size=batch_size)
+        preprocess = Preprocessing(**data.pop("preprocess", {}))
+        return cls(task.to(device), **data, preprocess=preprocess, batch_size=batch_size)
 
     @overload
     def __call__(self, texts: str) -> dict[str, Any]: ...
@@ -127,6 +133,7 @@ class Predictor:
             fingerprint="",
             version=0,
             text_columns=self.columns,
+            preprocess=self.preprocess,
             template=self.template,
             max_length=self.max_length,
             drop_empty=False,

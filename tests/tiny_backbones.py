@@ -1,5 +1,6 @@
 """Tiny random models, one or more per family, and inputs for them."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -238,6 +239,10 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "mamba": _tiny("Mamba" + _causal, _wide, vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2, state_size=4),
     "deberta": _tiny("Deberta" + _text, _small, _layers, _wide, relative_attention=True, pos_att_type=["p2c", "c2p"]),
 }
+
+
+if hasattr(importlib.import_module("transformers.models.gptj.modeling_gptj"), "ALL_ATTENTION_FUNCTIONS"):
+    BACKBONES["gpt_j"] = REFUSED.pop("gpt_j")  # it calls the interface since transformers 5.24
 
 
 def inputs_for(backbone: Any, rows: int = 2, tokens: int = 7) -> dict[str, Tensor]:

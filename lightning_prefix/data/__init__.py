@@ -2,10 +2,12 @@
 
 from lightning_prefix.data.base import TextDataModule
 from lightning_prefix.data.classification import TextClassificationDataModule
+from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.regression import TextRegressionDataModule
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
 
 __all__ = [
+    "Preprocessing",
     "ResumableDataLoader",
     "ResumableSampler",
     "TextClassificationDataModule",

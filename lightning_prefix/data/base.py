@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
@@ -17,6 +18,7 @@ from lightning_prefix.data.checks import (
 )
 from lightning_prefix.data.encode import describe_changes, encode_split
 from lightning_prefix.data.loaders import evaluation_loader, train_loader
+from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.data.sources import Splits, has_split, load_predict_rows, load_splits, select_split
 from lightning_prefix.data.templates import text_columns
@@ -39,10 +41,11 @@ class TextDataModule(LightningDataModule, ABC):
 
     Args:
         source: where the rows are: the id of a data set on the Hugging Face hub ("stanfordnlp/sst2"), a
-            local file (csv, tsv, json, jsonl or parquet), a local folder with files named train, validation
-            and test, "asset:NAME", or {"train": file, "validation": file, "test": file}. From Python also a
-            `datasets.Dataset`, a `DatasetDict`, a list of dicts, or split -> any of these. A single file or
-            list is the train split.
+            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, or txt with one text a line), a
+            local folder with files named train, validation and test (parallel text: train.en, train.de, ...),
+            "asset:NAME", or {"train": file, "validation": file, "test": file}, where file may be
+            {"en": text file, "de": text file}. From Python also a `datasets.Dataset`, a `DatasetDict`, a list
+            of dicts, or split -> any of these. A single file or list is the train split.
         subset: configuration of a hub data set, such as "sst2" of "nyu-mll/glue".
         revision: branch, tag or commit of a hub data set.
         train_split: name of the split to train on; a slice such as "train[:1000]" works for every source.
@@ -57,6 +60,8 @@ class TextDataModule(LightningDataModule, ABC):
         tokenizer: hub id, folder or asset of the tokenizer; None for the task's backbone.
         template: a text with columns in braces, such as "Review: {text}\nSentiment:", which replaces the
             text. Where it is too long, its longest column is cut, not the words around it.
+        preprocess: what is done to every text first, not to the words of the template; stored with the prefix, so
+            that a `Predictor` does the same. Nothing by default, which is best for most pretrained models.
         max_length: tokens a text may have, special ones included, >= 8; longer texts are cut. None for the
             tokenizer's limit, or 512 if it has none.
         drop_empty: leave rows without text out; otherwise they are an error.
@@ -87,6 +92,7 @@ class TextDataModule(LightningDataModule, ABC):
         label_column: str = "label",
         tokenizer: str | None = None,
         template: str | None = None,
+        preprocess: Preprocessing = Preprocessing(),
         max_length: int | None = None,
         drop_empty: bool = False,
         batch_size: int = 32,
@@ -105,6 +111,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.source, self.subset, self.revision = source, subset, revision
         self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
         self.predict, self.template, self.tokenizer = predict, template, tokenizer
+        self.preprocess = preprocess
         self.text_column, self.pair_column, self.label_column = text_column, pair_column, label_column
         self.drop_empty, self.group_by_length, self.num_workers = drop_empty, group_by_length, num_workers
         self.batch_size = batch_size
@@ -190,6 +197,7 @@ class TextDataModule(LightningDataModule, ABC):
         return {
             "columns": self._text_columns,
             "template": self.template,
+            "preprocess": asdict(self.preprocess),
             "tokenizer": self.tokenizer,
             "max_length": self.max_length,
         }
@@ -321,6 +329,7 @@ class TextDataModule(LightningDataModule, ABC):
                 max_length=max_length,
                 text_columns=self._text_columns,
                 template=self.template,
+                preprocess=self.preprocess,
                 drop_empty=self.drop_empty,
                 label_column=self.label_column if is_labelled else None,
                 read_label=self.label_reader(rows) if is_labelled else None,

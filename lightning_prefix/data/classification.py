@@ -26,10 +26,11 @@ class TextClassificationDataModule(TextDataModule):
 
     Args:
         source: where the rows are: the id of a data set on the Hugging Face hub ("stanfordnlp/sst2"), a
-            local file (csv, tsv, json, jsonl or parquet), a local folder with files named train, validation
-            and test, "asset:NAME", or {"train": file, "validation": file, "test": file}. From Python also a
-            `datasets.Dataset`, a `DatasetDict`, a list of dicts, or split -> any of these. A single file or
-            list is the train split.
+            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, or txt with one text a line), a
+            local folder with files named train, validation and test (parallel text: train.en, train.de, ...),
+            "asset:NAME", or {"train": file, "validation": file, "test": file}, where file may be
+            {"en": text file, "de": text file}. From Python also a `datasets.Dataset`, a `DatasetDict`, a list
+            of dicts, or split -> any of these. A single file or list is the train split.
         labels: names of the classes in the order of their numbers; None for those that the data set
             declares, else the distinct values of the train split, sorted (as numbers if all are). Where
             these are given and a row holds a number that is no name, it is taken for a class number.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightning_prefix.data.checks import check_columns
+from lightning_prefix.data.preprocess import Preprocessing, library_versions
 from lightning_prefix.data.tokenize import VERSION, encode_rows, tokenizer_fingerprint
 from lightning_prefix.errors import InputError
 
@@ -24,6 +25,7 @@ def encode_split(
     text_columns: list[str],
     template: str | None,
     drop_empty: bool,
+    preprocess: Preprocessing = Preprocessing(),
     label_column: str | None = None,
     read_label: Callable[[Any], Any] | None = None,
 ) -> "datasets.Dataset":
@@ -40,9 +42,10 @@ def encode_split(
     arguments = {
         "split": split,
         "tokenizer": tokenizer,
-        "fingerprint": tokenizer_fingerprint(tokenizer),
+        "fingerprint": f"{tokenizer_fingerprint(tokenizer)} {library_versions(preprocess)}",
         "version": VERSION,
         "text_columns": text_columns,
+        "preprocess": preprocess,
         "template": template,
         "max_length": max_length,
         "drop_empty": drop_empty,
@@ -60,8 +63,9 @@ def encode_split(
     )
     if len(encoded) == 0:
         raise InputError(
-            f"all {len(rows)} rows of {split!r} are without text in {text_columns}. Name the column that "
-            "holds the text."
+            f"all {len(rows)} rows of {split!r} are without text in {text_columns}"
+            + (". " if preprocess == Preprocessing() else ", or preprocessing removed it. ")
+            + "Name the column that holds the text."
         )
     return encoded
 

@@ -1,23 +1,25 @@
-"""Local files to data sets: csv, tsv, json, jsonl, parquet and, for prediction, plain text."""
+"""Local files to data sets: tables, json, SQuAD's json, translations, and plain text."""
 
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prefix.data.readers import READERS, empty_file, extension, table_header
+from lightning_prefix.data.formats.parallel import parallel_rows
+from lightning_prefix.data.formats.squad import is_squad, squad_features
+from lightning_prefix.data.readers import READERS, TEXT_COLUMNS, empty_file, extension
 from lightning_prefix.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["EXTENSIONS", "is_path_like", "missing_file", "read_file"]
+__all__ = ["EXTENSIONS", "is_path_like", "missing_file", "read_file", "read_parallel"]
 
-EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet")
+EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet", "tmx", "po")
 """Kinds of files that hold labelled rows, by extension."""
 
 _PATH_STARTS = ("./", "../", "/", "~", ".\\", "..\\")
-_READER_VERSION = "1"  # part of the cache's key: raise it when a file is read differently than before
+_READER_VERSION = "2"  # part of the cache's key: raise it when a file is read differently than before
 
 
 def is_path_like(name: str) -> bool:
@@ -41,7 +43,8 @@ def missing_file(path: Path) -> InputError:
 def read_file(path: Path, *, text_column: str | None = None) -> "datasets.Dataset":
     """Read one file, once: later calls read `datasets`' cache until the file changes.
 
-    Columns of csv and tsv files are text, as they are written; empty fields are None.
+    Columns of csv and tsv files are text, as they are written; empty fields are None. A json file in SQuAD's format is
+    one row a question, a tmx file one row a unit, a po file one row a translation.
 
     Args:
         path: an existing file.
@@ -62,16 +65,51 @@ def read_file(path: Path, *, text_column: str | None = None) -> "datasets.Datase
         )
     if kind == "parquet":
         return _generate(path, datasets.Dataset.from_parquet, str(path))
-    features = None
-    if kind in ("csv", "tsv"):
-        features = datasets.Features(dict.fromkeys(table_header(path), datasets.Value("string")))
+    arguments = {"path": str(path.resolve()), "text_column": text_column, "version": _version(path)}
+    return _generate(path, datasets.Dataset.from_generator, _rows, gen_kwargs=arguments, features=_features(path))
+
+
+def read_parallel(files: dict[str, Path]) -> "datasets.Dataset":
+    """Read parallel text files, once, as `read_file` does: one row a line, one column of text a language.
+
+    Args:
+        files: language -> existing text file, one sentence a line.
+
+    Raises:
+        InputError: if one is no file or not UTF-8, or their numbers of lines differ.
+    """
+    import datasets
+
+    for path in files.values():
+        if not path.exists():
+            raise missing_file(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; parallel text is one text file for each language. Give the files.")
+    return _generate(
+        next(iter(files.values())),
+        datasets.Dataset.from_generator,
+        _parallel_rows,
+        gen_kwargs={
+            "paths": {language: str(path.resolve()) for language, path in files.items()},
+            "version": " ".join(map(_version, files.values())),
+        },
+        features=datasets.Features(dict.fromkeys(files, datasets.Value("string"))),
+    )
+
+
+def _version(path: Path) -> str:
     stat = path.stat()
-    arguments = {
-        "path": str(path.resolve()),
-        "text_column": text_column,
-        "version": f"{_READER_VERSION} {stat.st_size} {stat.st_mtime_ns}",
-    }
-    return _generate(path, datasets.Dataset.from_generator, _rows, gen_kwargs=arguments, features=features)
+    return f"{_READER_VERSION} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _features(path: Path) -> Any:
+    """The types of the columns where the first rows do not tell them; else None."""
+    import datasets
+
+    if is_squad(path):
+        return squad_features()
+    columns = TEXT_COLUMNS.get(extension(path))
+    return None if columns is None else datasets.Features(dict.fromkeys(columns(path), datasets.Value("string")))
 
 
 def _generate(path: Path, function: Any, *arguments: Any, **options: Any) -> "datasets.Dataset":
@@ -100,3 +138,11 @@ def _rows(path: str, text_column: str | None, version: str) -> Iterator[dict[str
         yield {text_column: row["text"]} if text_column and extension(Path(path)) == "txt" else row
     if row is None:
         raise empty_file(Path(path))
+
+
+def _parallel_rows(paths: dict[str, str], version: str) -> Iterator[dict[str, Any]]:  # noqa: ARG001
+    row = None
+    for row in parallel_rows({language: Path(path) for language, path in paths.items()}):
+        yield row
+    if row is None:
+        raise empty_file(Path(next(iter(paths.values()))))

@@ -8,13 +8,16 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning_prefix.data.formats.po import po_rows
+from lightning_prefix.data.formats.squad import is_squad, squad_rows
+from lightning_prefix.data.formats.tmx import tmx_languages, tmx_rows
+from lightning_prefix.data.utf8 import open_utf8
 from lightning_prefix.errors import InputError
 
-__all__ = ["READERS", "empty_file", "extension", "table_header"]
+__all__ = ["READERS", "TEXT_COLUMNS", "empty_file", "extension"]
 
 
 def extension(path: Path) -> str:
@@ -27,37 +30,8 @@ def empty_file(path: Path) -> InputError:
     return InputError(f"{path} is empty. Give a file with at least one row.")
 
 
-@contextmanager
-def _utf8(path: Path) -> Iterator[TextIO]:
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        try:
-            yield stream
-        except UnicodeDecodeError:
-            raise _not_utf8(path) from None
-
-
-def _not_utf8(path: Path) -> InputError:
-    place = ""
-    encoding = "latin-1"
-    with path.open("rb") as stream:
-        if stream.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            encoding = "utf-16"
-        stream.seek(0)
-        for number, line in enumerate(stream, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:  # noqa: PERF203
-                place = f"byte {error.start + 1} of line {number} is 0x{line[error.start]:02x}"
-                break
-    return InputError(
-        f"{path} is not UTF-8 text: {place}. Text files must be UTF-8. Convert it, for instance (if it is "
-        f"{encoding}) with `iconv -f {encoding} -t utf-8 {path.name} > converted.{extension(path)}`."
-    )
-
-
-def table_header(path: Path) -> list[str]:
-    """The names of the columns of a csv or tsv file."""
-    with _utf8(path) as stream:
+def _table_header(path: Path) -> list[str]:
+    with open_utf8(path) as stream:
         first = next(csv.reader(stream, delimiter=_delimiter(path)), [])
     names = [name.strip() for name in first]
     if not names:
@@ -75,10 +49,10 @@ def _delimiter(path: Path) -> str:
 
 
 def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    names = table_header(path)
+    names = _table_header(path)
     limit = csv.field_size_limit(sys.maxsize)  # 131072 characters otherwise: less than a long document
     try:
-        with _utf8(path) as stream:
+        with open_utf8(path) as stream:
             reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)
             next(reader)
             number = 0
@@ -105,19 +79,22 @@ def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with _utf8(path) as stream:
+    with open_utf8(path) as stream:
         for line in stream:
             yield {"text": line.rstrip("\r\n")}
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if is_squad(path):
+        yield from squad_rows(path)
+        return
     columns = dict.fromkeys(column for row in _json_objects(path) for column in row)
     for row in _json_objects(path):
         yield {column: row.get(column) for column in columns}
 
 
 def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
-    with _utf8(path) as stream:
+    with open_utf8(path) as stream:
         if extension(path) == "json" and stream.read(1000).lstrip().startswith("["):
             stream.seek(0)
             rows = [(f"row {number}", row) for number, row in enumerate(_json_list(path, stream), start=1)]
@@ -166,5 +143,14 @@ READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     "json": _json_rows,
     "jsonl": _json_rows,
     "txt": _text_rows,
+    "tmx": tmx_rows,
+    "po": po_rows,
 }
 """Extension to a function from a path to its rows."""
+
+TEXT_COLUMNS: dict[str, Callable[[Path], list[str]]] = {
+    "csv": _table_header,
+    "tsv": _table_header,
+    "tmx": tmx_languages,
+}
+"""Extension to a function from a path to its columns, for files that hold text in all of them."""

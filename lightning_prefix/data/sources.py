@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_prefix.assets import asset_path, is_asset
-from lightning_prefix.data.files import EXTENSIONS, is_path_like, missing_file, read_file
+from lightning_prefix.data.files import EXTENSIONS, is_path_like, missing_file, read_file, read_parallel
+from lightning_prefix.data.formats.parallel import language_of
 from lightning_prefix.data.readers import extension
 from lightning_prefix.errors import InputError
 
@@ -31,8 +32,9 @@ def load_splits(source: Any, *, subset: str | None = None, revision: str | None 
     """Load every split of a source.
 
     Args:
-        source: hub id, file, folder, "asset:NAME", split -> file, or data in memory (a `Dataset`, a
-            `DatasetDict`, a list of dicts, or a split -> any of these). One set of rows is the split "train".
+        source: hub id, file, folder, "asset:NAME", split -> file, split -> language -> text file, or data in memory
+            (a `Dataset`, a `DatasetDict`, a list of dicts, or a split -> any of these). One set of rows is the split
+            "train". The lines of a txt file are the column "text".
         subset: configuration of a hub data set.
         revision: branch, tag or commit of a hub data set.
 
@@ -116,7 +118,7 @@ def _load_named(name: str, subset: str | None, revision: str | None) -> Splits:
     if path.is_dir():
         return _load_folder(path)
     if path.exists():
-        return {"train": read_file(path)}
+        return {"train": read_file(path, text_column="text")}
     if is_path_like(name) or name.count("/") > 1:
         raise missing_file(path)
     return _load_hub(name, subset, revision)
@@ -134,14 +136,33 @@ def _load_folder(folder: Path) -> Splits:
                 f"is allowed. Remove one, or name the files: source={{'train': FILE, 'validation': FILE}}."
             )
         files[split] = path
+    if not files and (parallel := _parallel_files(folder)):
+        return {split: read_parallel(parallel[split]) for split in ("train", "validation", "test") if split in parallel}
     if not files:
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
         raise InputError(
             f"{folder} holds no file for any split; it holds {there}. Name the files train, validation and "
-            f"test, with an extension of {', '.join(EXTENSIONS)}, or give them: "
-            f"source={{'train': FILE, 'validation': FILE}}."
+            f"test, with an extension of {', '.join(EXTENSIONS)} or, for parallel text, of at least two languages "
+            "(train.en, train.de), or give them: source={'train': FILE, 'validation': FILE}."
         )
     return {split: read_file(files[split]) for split in ("train", "validation", "test") if split in files}
+
+
+def _parallel_files(folder: Path) -> dict[str, dict[str, Path]]:
+    """Split -> language -> file; empty unless a split has two languages, since `train.md` may be anything."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        split, language = _SPLIT_OF_STEM.get(path.stem.lower()), language_of(path)
+        if split is None or language is None:
+            continue
+        files = found.setdefault(split, {})
+        if language in files:
+            raise InputError(
+                f"{folder} holds two files for the split {split!r} in {language!r}: {files[language].name} and "
+                f"{path.name}; one is allowed. Remove one, or name the files: source={{'train': {{'en': FILE}}}}."
+            )
+        files[language] = path
+    return found if any(len(files) > 1 for files in found.values()) else {}
 
 
 def _load_rows(rows: Any, what: str) -> "datasets.Dataset":
@@ -151,14 +172,17 @@ def _load_rows(rows: Any, what: str) -> "datasets.Dataset":
         path = Path(rows).expanduser()
         if not path.exists():
             raise missing_file(path)
-        return read_file(path)
+        return read_file(path, text_column="text")
     if isinstance(rows, datasets.Dataset):
         return rows
+    if isinstance(rows, dict) and rows and all(isinstance(path, str | Path) for path in rows.values()):
+        return read_parallel({str(language): Path(path).expanduser() for language, path in rows.items()})
     if isinstance(rows, list | tuple) and all(isinstance(row, dict) for row in rows):
         return _from_list(list(rows), what)
     raise InputError(
-        f"{what} is of type {type(rows).__name__}; it can be a file name, a datasets.Dataset, or a list of "
-        "dicts such as [{'text': 'fine', 'label': 'good'}]. Convert it to one of these."
+        f"{what} is of type {type(rows).__name__}; it can be a file name, language -> text file such as {{'en': "
+        f"'train.en', 'de': 'train.de'}}, a datasets.Dataset, or a list of dicts such as [{{'text': 'fine', 'label': "
+        "'good'}}]. Convert it to one of these."
     )
 
 

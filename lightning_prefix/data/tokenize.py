@@ -3,11 +3,13 @@
 import functools
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
 from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.data.checks import row_error, text_of
+from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
 from lightning_prefix.data.templates import fit_template
 from lightning_prefix.errors import InputError
 
@@ -99,6 +101,7 @@ def encode_rows(
     fingerprint: str,  # noqa: ARG001, part of the cache's key
     version: int,  # noqa: ARG001, part of the cache's key
     text_columns: list[str],
+    preprocess: Preprocessing,
     template: str | None,
     max_length: int,
     drop_empty: bool,
@@ -113,9 +116,10 @@ def encode_rows(
         indices: position of each row in its split, from 0.
         split: name of the split, for messages.
         tokenizer: name of the tokenizer.
-        fingerprint: of the tokenizer.
+        fingerprint: of the tokenizer and of the libraries that preprocess.
         version: of this function.
         text_columns: the text, or the text and its pair, or the columns of the template.
+        preprocess: what is done to each of these first.
         template: "Review: {text}", or None.
         max_length: tokens a row may have, special ones included.
         drop_empty: leave rows without text out, rather than raise.
@@ -134,7 +138,7 @@ def encode_rows(
     kept: list[int] = []
     texts: list[dict[str, str]] = []
     for position, index in enumerate(indices):
-        row = _texts_of_row(rows, position, index, text_columns, split, drop_empty)
+        row = _texts_of_row(rows, position, index, text_columns, preprocess, split, drop_empty)
         if row is not None:
             kept.append(position)
             texts.append(row)
@@ -150,7 +154,13 @@ def encode_rows(
 
 
 def _texts_of_row(
-    rows: dict[str, list[Any]], position: int, index: int, columns: list[str], split: str, drop_empty: bool
+    rows: dict[str, list[Any]],
+    position: int,
+    index: int,
+    columns: list[str],
+    preprocess: Preprocessing,
+    split: str,
+    drop_empty: bool,
 ) -> dict[str, str] | None:
     texts = {}
     for column in columns:
@@ -160,16 +170,20 @@ def _texts_of_row(
             raise row_error(
                 split, index, f"has a {error} in the column {column!r}, not a text", "Name a column of texts."
             ) from None
-        if text is None:
+        processed = "" if text is None else preprocess_text(text, preprocess)
+        if not processed.strip():
             if drop_empty:
                 return None
             raise row_error(
                 split,
                 index,
-                f"has no text in the column {column!r}",
-                "Every row needs a text that is not blank. Fill it in, or set drop_empty=True to leave such rows out.",
+                f"has no text in the column {column!r}"
+                + ("" if text is None else f": preprocessing removed everything of {reprlib.repr(text)}"),
+                "Every row needs a text that is not blank. "
+                + ("Fill it in" if text is None else "Remove less")
+                + ", or set drop_empty=True to leave such rows out.",
             )
-        texts[column] = text
+        texts[column] = processed
     return texts
 
 

@@ -49,6 +49,8 @@ def test_families_with_softmax_attention_only_give_no_warning():
 
 def test_the_table_is_what_was_found():
     """Write it anew with `CONTRACT_TABLE=write python -m pytest tests/backbone/test_contract.py`."""
+    if "gpt_j" in REFUSED:
+        pytest.skip("the table is of transformers 5.24 and newer")
     if len(RESULTS) < len(BACKBONES) * len(PROPERTIES) + len(REFUSED):
         pytest.skip("only a part of the contract was run")
     table = render(RESULTS)

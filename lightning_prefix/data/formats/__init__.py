@@ -1,0 +1,1 @@
+"""Formats of single fields: question answering and translation; one file a format."""
