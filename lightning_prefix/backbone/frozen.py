@@ -71,8 +71,10 @@ class FrozenBackbone:
         """(length, embedding_dim), float32: of random tokens, of a text, zeros, or of a stored prompt.
 
         Raises:
-            InputError: as `start`; if the model reads no other embeddings than those of its tokens.
+            InputError: as `start`; if the prompt is longer than the model's positions, or the model reads no other
+                embeddings than those of its tokens.
         """
+        self._check_positions(length, "a prompt")
         try:
             self.encode(torch.full((length, self.embedding_dim), 0.5))
         except (RuntimeError, TypeError, ValueError) as error:
@@ -145,12 +147,16 @@ class FrozenBackbone:
         ids: list[int] = tokenizer(config.init_text)["input_ids"]
         if not ids:
             raise InputError(f"init_text {config.init_text!r} has no tokens; give a text with words.")
+        self._check_positions(length, "init='text'")
+        return (ids * -(-length // len(ids)))[:length]
+
+    def _check_positions(self, length: int, what: str) -> None:
+        """The model itself reads what becomes the prefix."""
         if length > (limit := max_positions(self.backbone) or length):
             raise InputError(
-                f"prefix length {length} with init='text' is given, but {type(self.backbone).__name__} has positions "
-                f"for {limit} tokens of text; use length <= {limit}, or init='random'."
+                f"prefix length {length} is given with {what}, but {type(self.backbone).__name__} has positions for "
+                f"{limit} tokens of text; use length <= {limit}, or a FlatPrefixConfig with init='random'."
             )
-        return (ids * -(-length // len(ids)))[:length]
 
 
 def _unfit(config: PrefixConfig, stored: Prefix, wanted: str) -> InputError:

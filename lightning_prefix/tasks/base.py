@@ -42,12 +42,13 @@ class PrefixTask(LightningModule, ABC):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig` or `GatedPrefixConfig`, with its options.
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+            `OutputPrefixConfig`, with its options.
         positions: `keep`: the text keeps its positions; `shift`: it starts after the prefix (as PEFT does).
         backbone_options: revision, dtype and so on of the backbone.
         backbone_dropout: apply the backbone's own dropout in training.
-        learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (flat and gated 1e-2,
-            MLP 1e-3).
+        learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (MLP 1e-3, the
+            others 1e-2).
         head_learning_rate: of a trained head; as the prefix when null.
         weight_decay: of the head, >= 0; a prefix is never decayed.
         warmup: steps (a whole number), or share of all steps (below 1), in which the learning rate rises from zero.

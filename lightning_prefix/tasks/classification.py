@@ -26,7 +26,8 @@ class TextClassification(PrefixTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig` or `GatedPrefixConfig`, with its options.
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+            `OutputPrefixConfig`, with its options.
         labels: names of the labels in the order of their numbers; taken from the data when null.
         num_labels: how many there are, where they have no names; taken from the data when null.
         multi_label: a text has any number of labels; taken from the data when null.

@@ -18,7 +18,8 @@ class TextRegression(PrefixTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig` or `GatedPrefixConfig`, with its options.
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+            `OutputPrefixConfig`, with its options.
         head: `auto`: the model's own head with one output, of which is trained what the checkpoint did not bring;
             `cls`, `mean`, `last`: a linear layer on that pooling.
         options: of `PrefixTask`.

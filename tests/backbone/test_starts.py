@@ -3,7 +3,7 @@
 import pytest
 import torch
 from contract import make
-from tiny_backbones import inputs_for
+from tiny_backbones import POSITIONS, inputs_for
 
 import lightning_prefix as lp
 from lightning_prefix.backbone.attention import recording
@@ -114,6 +114,13 @@ def test_prompt_and_output_files(tmp_path):
         wrap("t5", lp.OutputPrefixConfig(init="file", init_file=str(tmp_path / "prompt")))
     with pytest.raises(lp.InputError, match=r"needs keys and values of length 4 at encoder\.0"):
         wrap("t5", lp.FlatPrefixConfig(length=4, init="file", init_file=str(tmp_path / "prompt")))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "bart"])
+def test_a_prompt_longer_than_the_positions_is_refused(family):
+    assert wrap(family, lp.PromptPrefixConfig(length=POSITIONS)).prefix.length == POSITIONS
+    with pytest.raises(lp.InputError, match=f"length 65 is given with a prompt, but .* has positions for {POSITIONS}"):
+        wrap(family, lp.PromptPrefixConfig(length=POSITIONS + 1))
 
 
 def test_a_file_of_another_backbone_is_refused(tmp_path):
