@@ -43,10 +43,10 @@ class PredictionWriter(Callback):
         """Write the rows of one batch, each with its text."""
         assert self._shard is not None  # noqa: S101
         data: Any = getattr(trainer, "datamodule", None)
-        columns = [c for c in (data.text_column, data.pair_column) if c is not None] if data is not None else []
+        columns = data.columns if data is not None else []
         for result in outputs:
             row = data.predict_rows[result["index"]] if data is not None else {}
-            text = {column: row[column] for column in columns if column in row}
+            text = {column: row[column] for column in columns}
             self._shard.write(json.dumps({"index": result["index"], **text, **result}, ensure_ascii=False) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

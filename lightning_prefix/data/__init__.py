@@ -1,6 +1,6 @@
 """Data: from what the user names to batches of tokens."""
 
-from lightning_prefix.data.base import TextDataModule
+from lightning_prefix.data.base import TextDataModule, data_from
 from lightning_prefix.data.classification import TextClassificationDataModule
 from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.regression import TextRegressionDataModule
@@ -13,4 +13,5 @@ __all__ = [
     "TextClassificationDataModule",
     "TextDataModule",
     "TextRegressionDataModule",
+    "data_from",
 ]

@@ -1,9 +1,10 @@
 """`TextDataModule`: from a source to batches of tokens; its subclasses say what a label is."""
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,20 +17,21 @@ from lightning_prefix.data.checks import (
     check_labelled,
     is_unlabelled,
 )
+from lightning_prefix.data.collate import Collator
 from lightning_prefix.data.encode import describe_changes, encode_split
 from lightning_prefix.data.loaders import evaluation_loader, train_loader
 from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.data.sources import Splits, has_split, load_predict_rows, load_splits, select_split
 from lightning_prefix.data.templates import text_columns
-from lightning_prefix.data.tokenize import padding_values, resolve_max_length
+from lightning_prefix.data.tokenize import encode_rows, padding_values, resolve_max_length
 from lightning_prefix.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
     from torch.utils.data import DataLoader
 
-__all__ = ["TextDataModule"]
+__all__ = ["TextDataModule", "data_from"]
 
 
 class TextDataModule(LightningDataModule, ABC):
@@ -76,6 +78,17 @@ class TextDataModule(LightningDataModule, ABC):
 
     multi_label = False
     """Whether a row may have several labels."""
+    stored: ClassVar[tuple[str, ...]] = (
+        "text_column",
+        "pair_column",
+        "template",
+        "preprocess",
+        "tokenizer",
+        "max_length",
+    )
+    """Options that a `Predictor` needs to read texts as they were read here."""
+    encode_function: ClassVar[Callable[..., dict[str, list[Any]]]] = staticmethod(encode_rows)
+    """From rows to tokens; a top-level function with arguments like those of `encode_rows`."""
 
     def __init__(
         self,
@@ -120,10 +133,12 @@ class TextDataModule(LightningDataModule, ABC):
         self.labels: tuple[str, ...] = ()
         self.max_length = max_length
         self.predict_rows: datasets.Dataset | None = None
-        """Raw columns of the rows that are predicted, in order; a batch's `index` is a position in it."""
+        """Raw rows of the split that is predicted; a batch's `index` is a position in it."""
         self._given_max_length = max_length
-        self._text_columns = text_columns(text_column, pair_column, template)
-        check_label_is_no_text(label_column, self._text_columns)
+        self.columns = text_columns(text_column, pair_column, template)
+        """Names of the columns that are read as text."""
+        check_label_is_no_text(label_column, self.columns)
+        self._served_task: Any = None
         self._splits: Splits | None = None
         self._train_loader: ResumableDataLoader | None = None
         self._begin_at: dict[str, int] = {}
@@ -132,15 +147,22 @@ class TextDataModule(LightningDataModule, ABC):
         self._has_cut = False
 
     @property
+    def task(self) -> Any:
+        """The task that is being run, or the one given to `serve`; None without."""
+        return self._served_task if self.trainer is None else self.trainer.lightning_module
+
+    def serve(self, task: Any) -> None:
+        """Read texts for this task outside of a Trainer."""
+        self._served_task = task
+
+    @property
     def tokenizer_name(self) -> str:
         """Name of the tokenizer: the user's, or the backbone of the task that is being run.
 
         Raises:
             InputError: without either.
         """
-        name = self.tokenizer
-        if name is None and self.trainer is not None:
-            name = getattr(self.trainer.lightning_module, "backbone_name", None)
+        name = self.tokenizer or getattr(self.task, "backbone_name", None)
         if name is None:
             raise InputError(
                 f"{type(self).__name__} has no tokenizer: none was given and no task with a backbone is "
@@ -166,7 +188,10 @@ class TextDataModule(LightningDataModule, ABC):
         name = self.split_names["test"]
         if self.source is None or not has_split(self.splits, name):
             return False
-        rows = select_split(self.splits, name)
+        return self.is_labelled(select_split(self.splits, name))
+
+    def is_labelled(self, rows: "datasets.Dataset") -> bool:
+        """Whether the rows can be scored."""
         return self.label_column in rows.column_names and not is_unlabelled(rows, self.label_column, self.find_labels())
 
     @abstractmethod
@@ -193,14 +218,58 @@ class TextDataModule(LightningDataModule, ABC):
         return parts["train"], parts["test"]
 
     def description(self) -> dict[str, Any]:
-        """Plain data with which a `Predictor` reads texts as they were read here."""
-        return {
-            "columns": self._text_columns,
-            "template": self.template,
-            "preprocess": asdict(self.preprocess),
-            "tokenizer": self.tokenizer,
-            "max_length": self.max_length,
-        }
+        """Plain data, with which `data_from` makes a data module that reads texts as they were read here."""
+        options = {name: getattr(self, name) for name in self.stored}
+        options["preprocess"] = asdict(self.preprocess)
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": options}
+
+    def input_row(self, given: Any) -> dict[str, Any]:
+        """The columns of one input of a `Predictor`.
+
+        Args:
+            given: a text, a pair of texts, or a dict with the columns.
+
+        Raises:
+            InputError: if it lacks one.
+        """
+        if not isinstance(given, Mapping):
+            values = [given] if isinstance(given, str) else list(given)
+            if len(values) != len(self.columns):
+                raise InputError(f"{given!r} is given; this prefix reads {' and '.join(self.columns)} per input.")
+            given = dict(zip(self.columns, values, strict=True))
+        if missing := [column for column in self.columns if column not in given]:
+            raise InputError(f"{given!r} is given; it lacks {', '.join(missing)}.")
+        return {column: given[column] for column in self.columns}
+
+    def encode_inputs(self, inputs: list[Any]) -> list[dict[str, Any]]:
+        """Inputs of a `Predictor` as rows for the collator, without `datasets`."""
+        rows = [self.input_row(given) for given in inputs]
+        columns = type(self).encode_function(
+            {column: [row[column] for row in rows] for column in self.columns},
+            list(range(len(rows))),
+            split="texts",
+            drop_empty=False,
+            fingerprint="",
+            version=0,
+            label_column=None,
+            label_name=None,
+            **self._encode_arguments(None, "predict"),
+        )
+        names = [name for name in columns if name not in ("row", "cut", "length")]
+        return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
+
+    def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """The function from rows to a batch."""
+        return Collator(padding_values(self.tokenizer_name))
+
+    def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
+        """Arguments of `encode_function` beyond the common ones; plain data.
+
+        Args:
+            rows: the raw rows; None where nothing is labelled.
+            role: "train", "validation", "test" or "predict".
+        """
+        return {"read_label": None if rows is None else self.label_reader(rows)}
 
     def prepare_data(self) -> None:
         """Download, check and tokenise, in one process; `setup` finds the result in `datasets`' cache."""
@@ -215,7 +284,7 @@ class TextDataModule(LightningDataModule, ABC):
         """
         self._ready.update(self._build(stage))
         if stage == "predict":
-            self.predict_rows = self._raw_predict_rows().select(self._ready["predict"]["row"][:])
+            self.predict_rows = self._raw_predict_rows()
 
     def state_dict(self) -> dict[str, int]:
         """The place of the next training batch; empty outside training."""
@@ -258,13 +327,17 @@ class TextDataModule(LightningDataModule, ABC):
         return self._evaluation_loader("predict", "predict")
 
     def _evaluation_loader(self, role: str, stage: str) -> "DataLoader[dict[str, Any]]":
-        rows = self._rows(role, stage)
-        return evaluation_loader(rows, role=role, batch_size=self.eval_batch_size, **self._loader_options())
+        return evaluation_loader(
+            self._rows(role, stage),
+            role=role,
+            batch_size=self.eval_batch_size,
+            decoded_rows=getattr(self.task, "decoded_rows", 0),
+            **self._loader_options(),
+        )
 
     def _resolve_max_length(self) -> int:
         resolved = resolve_max_length(self.tokenizer_name, self._given_max_length)
-        task = None if self.trainer is None else self.trainer.lightning_module
-        positions = getattr(task, "position_limit", None)
+        positions = getattr(self.task, "position_limit", None)
         return resolved if self._given_max_length or positions is None else min(resolved, positions)
 
     def _rows(self, role: str, stage: str) -> "datasets.Dataset":
@@ -274,7 +347,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     def _loader_options(self) -> dict[str, Any]:
         return {
-            "padding": padding_values(self.tokenizer_name),
+            "collate": self.collator(),
             "num_workers": self.num_workers,
             "ranks": 1 if self.trainer is None else self.trainer.world_size,
             "rank": 0 if self.trainer is None else self.trainer.global_rank,
@@ -313,27 +386,72 @@ class TextDataModule(LightningDataModule, ABC):
 
     def _encode_split(self, role: str) -> "datasets.Dataset":
         rows = select_split(self.splits, self.split_names[role])
-        check_columns(rows, [self.label_column], self.split_names[role], "label_column")
-        check_labelled(rows, self.label_column, self.labels, self.split_names[role], f"{role}_split")
+        self.check_labels(rows, role)
         return self._encode(role, rows, is_labelled=True)
 
+    def check_labels(self, rows: "datasets.Dataset", role: str) -> None:
+        """Raise `InputError` unless the rows have labels."""
+        check_columns(rows, [self.label_column], self.split_names[role], "label_column")
+        check_labelled(rows, self.label_column, self.labels, self.split_names[role], f"{role}_split")
+
     def _encode(self, role: str, rows: "datasets.Dataset", *, is_labelled: bool) -> "datasets.Dataset":
-        max_length = self._resolve_max_length()
         split = self.split_names.get(role, role)
-        key = (role, self.tokenizer_name, max_length)
+        arguments = self._encode_arguments(rows if is_labelled else None, role)
+        key = (role, repr(arguments))
         if key not in self._encoded:
             self._encoded[key] = encode_split(
                 rows,
                 split=split,
-                tokenizer=self.tokenizer_name,
-                max_length=max_length,
-                text_columns=self._text_columns,
-                template=self.template,
-                preprocess=self.preprocess,
                 drop_empty=self.drop_empty,
                 label_column=self.label_column if is_labelled else None,
-                read_label=self.label_reader(rows) if is_labelled else None,
+                function=type(self).encode_function,
+                **arguments,
             )
-            for line in describe_changes(self._encoded[key], len(rows), split, max_length):
+            for line in describe_changes(self._encoded[key], len(rows), split, arguments["max_length"]):
                 rank_zero_info(line)
         return self._encoded[key]
+
+    def _encode_arguments(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
+        return {
+            "tokenizer": self.tokenizer_name,
+            "max_length": self._resolve_max_length(),
+            "text_columns": self.columns,
+            "template": self.template,
+            "preprocess": self.preprocess,
+            **self.encode_options(rows, role),
+        }
+
+
+def data_from(description: Mapping[str, Any], origin: object, **more: Any) -> TextDataModule:
+    """The data module of a description, without a source.
+
+    Args:
+        description: what `TextDataModule.description` returned; from a file, which may come from a stranger.
+        origin: the file, for messages.
+        more: options that count more.
+
+    Raises:
+        InputError: if it does not make a data module of a class that is loaded already.
+    """
+    if not description:
+        raise InputError(
+            f"{origin} was saved without saying how texts are read; save it with "
+            "task.save_pretrained(directory, data.description())."
+        )
+    module, _, name = str(description.get("class_path")).rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    arguments = description.get("init_args")
+    try:
+        if not (isinstance(found, type) and issubclass(found, TextDataModule) and isinstance(arguments, Mapping)):
+            raise ValueError(f"{description!r} names no data module that is imported")
+        arguments = {**arguments, **more}
+        if "preprocess" in arguments:
+            arguments["preprocess"] = Preprocessing(**arguments["preprocess"])
+        return found(**arguments)
+    except InputError:
+        raise
+    except Exception as error:  # what fails first, and how, depends on the argument
+        raise InputError(
+            f"what {origin} says of its texts cannot be used ({type(error).__name__}: {error}). If the class is "
+            "yours, import it first; otherwise the file is damaged: save the prefix once more."
+        ) from error

@@ -9,28 +9,31 @@ from torch.utils.data import Dataset
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Collator", "IndexedRows"]
+__all__ = ["NO_LABEL", "Collator", "IndexedRows"]
+
+NO_LABEL = -100
+"""A label that the loss leaves out, as everywhere in transformers."""
 
 
 class IndexedRows(Dataset[dict[str, Any]]):
-    """Tokenised rows, each with its position as "index".
+    """Tokenised rows, each with its place in the raw split as "index".
 
     Args:
-        rows: a split as `encode_rows` returns it.
+        rows: a split as `encode_split` returns it.
     """
 
     def __init__(self, rows: "datasets.Dataset") -> None:
-        self.rows = rows.remove_columns(["row", "cut"])
+        self.rows = rows.remove_columns(["cut", *({"length"} & set(rows.column_names))]).rename_column("row", "index")
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.rows[index], "index": index}
+        return dict(self.rows[index])
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """The rows of one batch, read together."""
-        return [{**row, "index": index} for index, row in zip(indices, self.rows.__getitems__(indices), strict=True)]
+        return list(self.rows.__getitems__(indices))
 
 
 @dataclass(frozen=True)
@@ -50,26 +53,25 @@ class Collator:
 
     padding: dict[str, int] = field(default_factory=dict)
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad and stack.
 
         Args:
-            rows: lists of ints (tokens) per key; "labels" an int, a float or a list; "index" an int.
+            rows: lists of ints (tokens) per key; "labels" an int, a float, a list of floats or one of ints (a number
+                for every token); "index" an int. Values of other types are handed on as they are.
 
         Returns:
-            `input_ids` and its likes (batch, tokens), long; `labels` (batch,) long or float, or
-            (batch, num_labels) float; `index` (batch,) long.
+            `input_ids` and its likes (batch, tokens), long; `labels` (batch,) long or float, (batch, num_labels)
+            float, or (batch, tokens) long with -100 where there is no label; `index` (batch,) long.
         """
-        batch: dict[str, torch.Tensor] = {}
-        for key in rows[0]:
-            values = [row[key] for row in rows]
-            if key == "index":
-                batch[key] = torch.tensor(values)
-            elif key == "labels":
-                is_class = isinstance(values[0], int)
-                batch[key] = torch.tensor(values, dtype=torch.long if is_class else torch.float32)
-            else:
-                longest = max(len(value) for value in values)
-                fill = self.padding.get(key, 0)
-                batch[key] = torch.tensor([[*value, *[fill] * (longest - len(value))] for value in values])
-        return batch
+        return {key: self._stack(key, [row[key] for row in rows]) for key in rows[0]}
+
+    def _stack(self, key: str, values: list[Any]) -> Any:
+        first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
+        if not isinstance(first, int | float):
+            return values
+        if isinstance(first, float) or not isinstance(values[0], list):
+            return torch.tensor(values, dtype=torch.float32 if isinstance(first, float) else torch.long)
+        longest = max(len(value) for value in values)
+        fill = self.padding.get(key, NO_LABEL if key == "labels" else 0)
+        return torch.tensor([[*value, *[fill] * (longest - len(value))] for value in values])

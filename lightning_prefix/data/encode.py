@@ -27,9 +27,10 @@ def encode_split(
     drop_empty: bool,
     preprocess: Preprocessing = Preprocessing(),
     label_column: str | None = None,
-    read_label: Callable[[Any], Any] | None = None,
+    function: Callable[..., dict[str, list[Any]]] = encode_rows,
+    **more: Any,
 ) -> "datasets.Dataset":
-    """Tokenise a split and read its labels; the arguments are those of `encode_rows`.
+    """Tokenise a split and read its labels; the arguments are those of `encode_rows`, or of another top-level function.
 
     Raises:
         InputError: for a column that is not there, the first bad row, or if no row is left.
@@ -51,10 +52,10 @@ def encode_split(
         "drop_empty": drop_empty,
         "label_column": None if label_column is None else _LABEL,
         "label_name": label_column,
-        "read_label": read_label,
+        **more,
     }
     encoded = rows.map(
-        encode_rows,
+        function,
         batched=True,
         with_indices=True,
         remove_columns=rows.column_names,

@@ -1,12 +1,13 @@
 """Loaders: training in an order that can be resumed, evaluation with every row once, on any ranks."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Sampler
 
-from lightning_prefix.data.collate import Collator, IndexedRows
+from lightning_prefix.data.collate import IndexedRows
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
 from lightning_prefix.errors import InputError
 
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluation_loader", "train_loader"]
 
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
 
 def train_loader(
     rows: "datasets.Dataset",
-    padding: dict[str, int],
+    collate: Collate,
     *,
     batch_size: int,
     num_workers: int,
@@ -35,38 +38,42 @@ def train_loader(
     sampler = ResumableSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
     if group_by_length:
         sampler.lengths, sampler.batch_size = _lengths(rows), batch_size
-    options = _options(padding, batch_size, num_workers, seed)
+    options = _options(collate, batch_size, num_workers, seed)
     return ResumableDataLoader(dataset, sampler=sampler, **options)
 
 
 def evaluation_loader(
     rows: "datasets.Dataset",
-    padding: dict[str, int],
+    collate: Collate,
     *,
     role: str,
     batch_size: int,
     num_workers: int,
+    decoded_rows: int = 0,
     ranks: int = 1,
     rank: int = 0,
 ) -> "DataLoader[dict[str, Any]]":
     """A loader with each row on exactly one rank: ranks may have one batch more than others.
 
-    Rows are sorted by length, so that little is padded; only those to predict stay in order.
+    Rows are sorted by length, so that little is padded; only those to predict stay in order. The first `decoded_rows`
+    of the split come before the others, since they take longer.
     """
     if role != "predict":
-        lengths = _lengths(rows)
-        rows = rows.select(sorted(range(len(rows)), key=lambda row: lengths[row]))
+        lengths, places = _lengths(rows), rows["row"][:]
+        rows = rows.select(sorted(range(len(rows)), key=lambda row: (places[row] >= decoded_rows, lengths[row])))
     dataset = _checked(rows, role, ranks)
     sampler: Sampler[Any] | None = None
     if ranks > 1:
         sampler = UnrepeatedDistributedSampler(dataset, num_replicas=ranks, rank=rank, shuffle=False)
-    return DataLoader(dataset, sampler=sampler, **_options(padding, batch_size, num_workers, 0))
+    return DataLoader(dataset, sampler=sampler, **_options(collate, batch_size, num_workers, 0))
 
 
 def _lengths(rows: "datasets.Dataset") -> list[int]:
     """Tokens of each row, read column-wise."""
     import pyarrow.compute
 
+    if "length" in rows.column_names:
+        return list(rows["length"][:])
     table = rows.select_columns(["input_ids"]).with_format("arrow")[:]
     return list(pyarrow.compute.list_value_length(table["input_ids"]).to_pylist())
 
@@ -80,11 +87,11 @@ def _checked(rows: "datasets.Dataset", role: str, ranks: int) -> IndexedRows:
     return IndexedRows(rows)
 
 
-def _options(padding: dict[str, int], batch_size: int, num_workers: int, seed: int) -> dict[str, Any]:
+def _options(collate: Collate, batch_size: int, num_workers: int, seed: int) -> dict[str, Any]:
     return {
         "batch_size": batch_size,
         "num_workers": num_workers,
-        "collate_fn": Collator(padding),
+        "collate_fn": collate,
         "pin_memory": torch.cuda.is_available(),
         # a generator of its own: loading takes no numbers from the one that dropout uses
         "generator": torch.Generator().manual_seed(seed),

@@ -107,7 +107,7 @@ def encode_rows(
     drop_empty: bool,
     label_column: str | None,
     label_name: str | None,
-    read_label: Callable[[Any], Any] | None,
+    read_label: Callable[[Any], Any] | None = None,
 ) -> dict[str, list[Any]]:
     """Tokenise a batch of rows and read its labels.
 
@@ -135,22 +135,33 @@ def encode_rows(
     Raises:
         InputError: for the first row without text or with a bad label.
     """
-    kept: list[int] = []
-    texts: list[dict[str, str]] = []
-    for position, index in enumerate(indices):
-        row = _texts_of_row(rows, position, index, text_columns, preprocess, split, drop_empty)
-        if row is not None:
-            kept.append(position)
-            texts.append(row)
-    columns, cut = _tokenise(texts, [indices[position] for position in kept], split, tokenizer, template, max_length)
+    kept, texts = texts_of_rows(rows, indices, text_columns, preprocess, split, drop_empty)
+    places = [indices[position] for position in kept]
+    columns, cut = tokenise(texts, places, split, load_tokenizer(tokenizer), template, max_length)
     if label_column is not None and read_label is not None:
         columns["labels"] = [
-            _label_of_row(rows[label_column][position], indices[position], str(label_name), split, read_label)
+            label_of_row(rows[label_column][position], indices[position], str(label_name), split, read_label)
             for position in kept
         ]
-    columns["row"] = [indices[position] for position in kept]
-    columns["cut"] = cut
-    return columns
+    return {**columns, "row": places, "cut": cut}
+
+
+def texts_of_rows(
+    rows: dict[str, list[Any]],
+    indices: list[int],
+    columns: list[str],
+    preprocess: Preprocessing,
+    split: str,
+    drop_empty: bool,
+) -> tuple[list[int], list[dict[str, str]]]:
+    """The positions in the batch of the rows that have text, and their texts by column, preprocessed.
+
+    Raises:
+        InputError: for the first row without text, unless `drop_empty`.
+    """
+    read = [_texts_of_row(rows, i, index, columns, preprocess, split, drop_empty) for i, index in enumerate(indices)]
+    kept = [position for position, texts in enumerate(read) if texts is not None]
+    return kept, [texts for texts in read if texts is not None]
 
 
 def _texts_of_row(
@@ -187,23 +198,34 @@ def _texts_of_row(
     return texts
 
 
-def _label_of_row(value: Any, index: int, column: str, split: str, read_label: Callable[[Any], Any]) -> Any:
+def label_of_row(value: Any, index: int, column: str, split: str, read_label: Callable[[Any], Any]) -> Any:
+    """What is trained on, from the cell of the label column.
+
+    Raises:
+        InputError: if `read_label` raises `ValueError`.
+    """
     try:
         return read_label(value)
     except ValueError as error:
         problem, _, advice = str(error).partition(". ")
-        raise row_error(split, index, f"has the label {value!r} in the column {column!r}: {problem}", advice) from None
+        raise row_error(
+            split, index, f"has the label {reprlib.repr(value)} in the column {column!r}: {problem}", advice
+        ) from None
 
 
-def _tokenise(
+def tokenise(
     texts: list[dict[str, str]],
     indices: list[int],
     split: str,
-    tokenizer: str,
+    loaded: Any,
     template: str | None,
     max_length: int,
 ) -> tuple[dict[str, list[Any]], list[bool]]:
-    loaded = load_tokenizer(tokenizer)
+    """What the tokenizer returns for the texts of rows, cut to `max_length`, and which were cut.
+
+    Raises:
+        InputError: if the words of the template alone are too long.
+    """
     if not texts:  # every row of the batch was left out
         return {name: [] for name in loaded(["a"])}, []
     columns = dict(loaded(*_arguments(texts, template), truncation=False, verbose=False))

@@ -28,7 +28,7 @@ from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import Optimization
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 _TOO_FAST = (
     "Lower the learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
@@ -97,20 +97,20 @@ class PrefixTask(LightningModule, ABC):
         """The head, before the backbone is loaded."""
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Scalar, from the head's outputs (batch, outputs) and the labels."""
-
-    @abstractmethod
     def make_metrics(self) -> MetricCollection:
         """The metrics of validation and test."""
 
     @abstractmethod
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
-        """Count one batch."""
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """What is minimised: scalar, with its gradient."""
 
     @abstractmethod
-    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """Results for people, one plain dict per row of (batch, outputs)."""
+    def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        """Count one batch of validation or test."""
+
+    @abstractmethod
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """Results for people, one plain dict per row."""
 
     def instruction(self) -> str:
         """Text that `init: text` starts from when the prefix names none."""
@@ -157,10 +157,14 @@ class PrefixTask(LightningModule, ABC):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Outputs of the head: (batch, outputs), float32."""
+        """Outputs of the head, float32: for a classification (batch, labels).
+
+        Args:
+            batch: every tensor but `labels` and `index` goes to the backbone.
+        """
         if self.model is None or self.head is None:
             raise InputError("the task has no weights yet; call configure_model() or load_from_checkpoint first.")
-        inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index")}
+        inputs = {k: v for k, v in batch.items() if isinstance(v, Tensor) and k not in ("labels", "index")}
         return cast("Tensor", self.head(self.model, inputs)).float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -169,34 +173,42 @@ class PrefixTask(LightningModule, ABC):
         Raises:
             InputError: if it is not a finite number.
         """
-        loss = self.loss(self(batch), batch["labels"])
+        loss = self.batch_loss(batch)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training "
                 f"stopped, and the checkpoints on disk are from before. {_TOO_FAST}"
             )
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["input_ids"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        self._evaluate(batch, "val", self.val_metrics, self.val_loss)
+        self.evaluate(batch, self.val_metrics, self.val_loss)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch."""
-        self._evaluate(batch, "test", self.test_metrics, self.test_loss)
+        self.evaluate(batch, self.test_metrics, self.test_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted."""
+        self._log_metrics("val", self.val_metrics, self.val_loss)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was counted."""
+        self._log_metrics("test", self.test_metrics, self.test_loss)
+
+    def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        """The same numbers on every process, since metrics gather their states."""
+        values = {f"{name}/loss": mean_loss.compute(), **metrics.compute()}
+        self.log_dict(values, prog_bar=name == "val", sync_dist=True)
+        mean_loss.reset()
+        metrics.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """One plain dict per row; `index` is its row number in the data."""
-        results = self.describe(self(batch))
+        results = self.answers(batch)
         return [{"index": i, **result} for i, result in zip(batch["index"].tolist(), results, strict=True)]
-
-    def _evaluate(self, batch: Batch, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        outputs, labels = self(batch), batch["labels"]
-        self.update_metrics(metrics, outputs, labels)
-        mean_loss.update(self.loss(outputs, labels), weight=len(labels))  # exact with unequal batches and processes
-        logged = cast("Any", {f"{name}/loss": mean_loss, **metrics})
-        self.log_dict(logged, batch_size=len(labels), prog_bar=name == "val")
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and linear decay, or what was given; trained parameters only."""

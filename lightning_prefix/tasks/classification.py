@@ -15,11 +15,11 @@ from torchmetrics.classification import (
 
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
-from lightning_prefix.tasks.base import PrefixTask
 from lightning_prefix.tasks.heads import Head, HeadKind, make_head
+from lightning_prefix.tasks.scoring import ScoringTask
 
 
-class TextClassification(PrefixTask):
+class TextClassification(ScoringTask):
     """Sentiment, topic, entailment and the like, with cross-entropy.
 
     Metrics: `accuracy` and macro `f1`; for multi-label `f1` (micro), `f1_macro` and `exact_match`. Higher is better.

@@ -7,11 +7,11 @@ from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
-from lightning_prefix.tasks.base import PrefixTask
 from lightning_prefix.tasks.heads import Head, make_head
+from lightning_prefix.tasks.scoring import ScoringTask
 
 
-class TextRegression(PrefixTask):
+class TextRegression(ScoringTask):
     """Ratings, similarity and the like, with the mean squared error.
 
     Metrics: `pearson` and `spearman` (higher is better), `mse` (lower is better).

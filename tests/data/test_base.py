@@ -71,7 +71,7 @@ def test_every_stage_with_a_trainer_and_the_backbones_tokenizer(tokenizer, train
     trainer.test(task, data)
     assert sorted(task.seen["train"]) == list(range(40))
     assert task.seen["train"] != list(range(40))
-    assert task.seen["validation"] == task.seen["test"] == list(range(40))
+    assert sorted(task.seen["validation"]) == sorted(task.seen["test"]) == list(range(40))  # in the order of lengths
     assert data.tokenizer_name == tokenizer
     assert data.labels == ("neg", "pos")
     assert data.max_length == 64
@@ -83,8 +83,7 @@ def test_predict_reads_the_test_split_or_what_is_named(tokenizer, trainer, revie
     assert trainer.predict(task, data) == [[0, 1, 2], [3, 4, 5], [6]]
     assert data.predict_rows.to_list() == reviews[:7]
     data = TextClassificationDataModule(predict=str(write("new.txt", "good film\n\nbad film\n")), drop_empty=True)
-    assert trainer.predict(task, data) == [[0, 1]]
-    assert data.predict_rows["text"][:] == ["good film", "bad film"]
+    assert trainer.predict(task, data) == [[0, 2]]  # the rows' own numbers
 
 
 def test_batch(tokenizer, reviews):

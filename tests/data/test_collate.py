@@ -29,5 +29,5 @@ def test_label_types():
 
 def test_indexed_rows():
     rows = IndexedRows(datasets.Dataset.from_dict({"input_ids": [[1], [2]], "row": [5, 6], "cut": [False, True]}))
-    assert rows[1] == {"input_ids": [2], "index": 1}
+    assert rows[1] == {"input_ids": [2], "index": 6}
     assert rows.__getitems__([1, 0]) == [rows[1], rows[0]]

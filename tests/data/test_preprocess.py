@@ -273,9 +273,9 @@ def test_predict_and_predictor_do_the_same(backbone, tmp_path):
     assert tokens == {0: [2, 4, 6, 3], 1: [2, 5, 7, 3], 2: [2, 4, 5, 6, 3]}
     assert data.predict_rows["text"][:] == texts  # results are written with the texts as they were
     predict = lp.Predictor.from_pretrained(saved(backbone, tmp_path, data))
-    assert predict.preprocess == preprocess
-    assert [row["input_ids"] for row in predict._tokenise([{"text": text} for text in texts])] == list(tokens.values())
-    plain = lp.Predictor(predict.task, tokenizer=backbone, max_length=16)
+    assert predict.data.preprocess == preprocess
+    assert [row["input_ids"] for row in predict.data.encode_inputs(texts)] == list(tokens.values())
+    plain = lp.Predictor(predict.task, lp.TextClassificationDataModule(tokenizer=backbone, max_length=16))
     expected = plain(["good film", "bad plot", "good bad film"])
     for result, as_expected, raw in zip(predict(texts), expected, plain(texts), strict=True):
         assert result["probabilities"] == pytest.approx(as_expected["probabilities"])
@@ -292,16 +292,16 @@ def test_folder_without_preprocessing_and_missing_library(backbone, tmp_path, mo
     with pytest.raises(lp.InputError, match="needs the package stopwordsiso"):
         lp.Predictor.from_pretrained(folder)
     description = json.loads((folder / "prefix.json").read_text())
-    del description["task"]["data"]["preprocess"]  # as folders were written before
+    del description["task"]["data"]["init_args"]["preprocess"]  # as folders were written before
     (folder / "prefix.json").write_text(json.dumps(description))
-    assert lp.Predictor.from_pretrained(folder).preprocess == lp.Preprocessing()
+    assert lp.Predictor.from_pretrained(folder).data.preprocess == lp.Preprocessing()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lower_case": "yes"}, "task.data.preprocess.lower_case is 'yes'; allowed is true or false"),
-        ({"stem": True}, "task.data.preprocess is .*; allowed is an object with steps"),
+        ({"lower_case": "yes"}, "task.data.init_args.preprocess.lower_case is 'yes'; allowed is true or false"),
+        ({"stem": True}, "task.data.init_args.preprocess is .*; allowed is an object with steps"),
         ({"remove_stop_words": ["english"]}, r"remove_stop_words\[0\] is 'english'; allowed is the code of a language"),
         ({"part_of_speech": "keep"}, "part_of_speech is 'keep'; allowed is append, an object"),
         ({"part_of_speech": {"keep": ["NN"]}}, r"part_of_speech.keep\[0\] is 'NN'; allowed is a tag"),
@@ -311,7 +311,7 @@ def test_folder_without_preprocessing_and_missing_library(backbone, tmp_path, mo
 def test_altered_folder(backbone, tmp_path, change, message):
     data = lp.TextClassificationDataModule(predict=["a"])
     description = data.description()
-    description["preprocess"].update(change)
+    description["init_args"]["preprocess"].update(change)
     data.description = lambda: description
     folder = saved(backbone, tmp_path, data)
     with pytest.raises(lp.InputError, match=message):

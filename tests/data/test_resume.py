@@ -3,6 +3,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_prefix.data.collate import Collator
 from lightning_prefix.data.loaders import train_loader
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
 
@@ -51,7 +52,7 @@ def loader(num_workers=0, **options):
     rows = datasets.Dataset.from_dict(
         {"input_ids": [[row] for row in range(ROWS)], "row": list(range(ROWS)), "cut": [False] * ROWS}
     )
-    return train_loader(rows, {}, batch_size=BATCH_SIZE, num_workers=num_workers, seed=3, **options)
+    return train_loader(rows, Collator(), batch_size=BATCH_SIZE, num_workers=num_workers, seed=3, **options)
 
 
 def fit(module, num_workers=0, checkpoint=None, **options):

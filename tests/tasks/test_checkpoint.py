@@ -268,10 +268,13 @@ def test_stored_arguments_that_make_no_task_are_refused(change, message, bert_fo
 def test_what_a_folder_says_of_its_texts_is_checked(bert_folder, tmp_path):
     task = lp.TextClassification(bert_folder, num_labels=2)
     task.configure_model()
+    known = lp.TextClassificationDataModule().description()["class_path"]
     for data, message in (
-        ({"columns": []}, r"task.data.columns is \[\]; allowed is a list of one or more"),
-        ({"max_length": "x"}, "task.data.max_length is 'x'; allowed is a whole number"),
-        ({"x": 1}, "says x of its texts, which a Predictor does not know"),
+        (None, "was saved without saying how texts are read"),
+        ({"class_path": [], "init_args": {}}, r"task.data.class_path is \[\]; allowed is the import path"),
+        ({"class_path": "os.system", "init_args": {}}, "names no data module that is imported"),
+        ({"class_path": known, "init_args": {"max_length": "x"}}, "max_length is 'x'; allowed is a whole number"),
+        ({"class_path": known, "init_args": {"x": 1}}, "unexpected keyword argument 'x'"),
     ):
         task.save_pretrained(tmp_path, data)
         with pytest.raises(lp.InputError, match=message):
