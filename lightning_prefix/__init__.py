@@ -3,10 +3,16 @@
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.data import (
+    DialogueDataModule,
+    ExtractiveQADataModule,
+    GenerativeQADataModule,
     Preprocessing,
     TextClassificationDataModule,
     TextDataModule,
+    TextGenerationDataModule,
     TextRegressionDataModule,
+    TokenClassificationDataModule,
+    TranslationDataModule,
 )
 from lightning_prefix.errors import InputError
 from lightning_prefix.peft import from_peft, to_peft
@@ -28,17 +34,33 @@ from lightning_prefix.prefix import (
     average_prefixes,
     concatenate_prefixes,
 )
-from lightning_prefix.tasks import PrefixTask, TextClassification, TextRegression
+from lightning_prefix.tasks import (
+    Dialogue,
+    ExtractiveQA,
+    GenerativeQA,
+    PrefixTask,
+    TextClassification,
+    TextGeneration,
+    TextRegression,
+    TokenClassification,
+    Translation,
+)
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AttentionSite",
     "BackboneOptions",
+    "Dialogue",
+    "DialogueDataModule",
+    "ExtractiveQA",
+    "ExtractiveQADataModule",
     "FlatPrefix",
     "FlatPrefixConfig",
     "GatedPrefix",
     "GatedPrefixConfig",
+    "GenerativeQA",
+    "GenerativeQADataModule",
     "InputError",
     "MLPPrefix",
     "MLPPrefixConfig",
@@ -57,8 +79,14 @@ __all__ = [
     "TextClassification",
     "TextClassificationDataModule",
     "TextDataModule",
+    "TextGeneration",
+    "TextGenerationDataModule",
     "TextRegression",
     "TextRegressionDataModule",
+    "TokenClassification",
+    "TokenClassificationDataModule",
+    "Translation",
+    "TranslationDataModule",
     "average_prefixes",
     "concatenate_prefixes",
     "from_peft",

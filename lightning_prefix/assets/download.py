@@ -49,13 +49,28 @@ def download(asset: Asset, folder: Path, by_hand: str) -> Path:
     if asset.is_source:
         arguments += [f"--no-binary={asset.project}", "--no-build-isolation"]
     else:
-        arguments += ["--only-binary=:all:"]
+        arguments += ["--only-binary=:all:", *_platform(asset.filename)]
     arguments += [f"--dest={downloads}", f"--requirement={requirements}"]
     result = _run_pip(arguments, _environment(folder / "backend"))
     if result.returncode != 0:
         raise InputError(_explain(asset, result.stderr, by_hand))
     (archive,) = downloads.iterdir()
     return archive
+
+
+def _platform(wheel: str) -> list[str]:
+    """Options for a wheel of one platform, which serves everywhere, since nothing in it runs.
+
+    Example:
+        >>> _platform("fast_model-0.2-cp38-abi3-manylinux2014_x86_64.whl")
+        ['--platform=manylinux2014_x86_64', '--implementation=cp', '--abi=abi3', '--abi=none']
+        >>> _platform("any_model-0.2-py3-none-any.whl")
+        []
+    """
+    platforms = wheel.removesuffix(".whl").rsplit("-", 1)[1].split(".")
+    if platforms == ["any"]:
+        return []
+    return [*(f"--platform={name}" for name in platforms), "--implementation=cp", "--abi=abi3", "--abi=none"]
 
 
 def _environment(backend: Path) -> dict[str, str]:

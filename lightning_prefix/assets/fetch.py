@@ -1,6 +1,8 @@
 """The cache of assets: each is downloaded, checked, unpacked and built once, all of it or nothing."""
 
 import hashlib
+import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -33,7 +35,8 @@ def asset_path(name: str) -> Path:
         For a backbone the folder for `from_pretrained`, for data the folder of the JSONL files.
 
     Raises:
-        InputError: if the asset is unknown, cannot be downloaded, is not the pinned one or cannot be written.
+        InputError: if the asset is unknown, cannot be downloaded, is not the pinned one or cannot be written, or
+            if what converts it is not installed.
     """
     asset = find_asset(name)
     path = cached_path(asset)
@@ -42,6 +45,8 @@ def asset_path(name: str) -> Path:
         _say(f"fetching asset {asset.name} ({asset.megabytes:g} MB, once) ...")
         path = _build_once(asset)
         _say(f"asset {asset.name} ready in {time.monotonic() - start:.0f} s: {path}")
+    if asset.model_module:
+        importlib.import_module(asset.model_module)
     return path
 
 
@@ -64,6 +69,12 @@ def _build_once(asset: Asset) -> Path:
     """Build in a hidden folder of the cache, then rename: the final name holds everything or is not there."""
     cache = cache_folder()
     target = cache / asset.folder
+    if asset.build_requires and importlib.util.find_spec(asset.build_requires) is None:
+        raise InputError(
+            f"asset {asset.name} is converted once with the package {asset.build_requires}, which is not installed; "
+            f"nothing was downloaded. Install it: pip install 'lightning-prefix[assets]', or set {_CACHE_VARIABLE} "
+            f"to a cache that was filled elsewhere."
+        )
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{asset.folder}-", dir=cache) as name:
@@ -72,6 +83,8 @@ def _build_once(asset: Asset) -> Path:
             content.mkdir()
             _unpack(_archive(asset, scratch), asset.members, unpacked)
             asset.build(unpacked, content)
+            for path in content.iterdir():
+                path.chmod(path.stat().st_mode | 0o044)  # safetensors keeps its files from those who share the cache
             for licence in sorted(unpacked.rglob("LICENSE*"))[:1]:
                 shutil.copyfile(licence, content / "LICENSE")
             _rename_unless_there(content, target)

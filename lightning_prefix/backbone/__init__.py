@@ -1,6 +1,7 @@
 """The frozen part: the only place that knows transformers' internals."""
 
 from lightning_prefix.backbone.load import BackboneOptions, load_backbone, load_config, load_tokenizer
+from lightning_prefix.backbone.logits import logits_at
 from lightning_prefix.backbone.model import Positions, PrefixedModel
 from lightning_prefix.backbone.sites import max_positions
 
@@ -11,5 +12,6 @@ __all__ = [
     "load_backbone",
     "load_config",
     "load_tokenizer",
+    "logits_at",
     "max_positions",
 ]

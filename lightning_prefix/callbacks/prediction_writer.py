@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 
 class PredictionWriter(Callback):
-    """Write one JSON object per row: its text, and what the task says of it.
+    """Write one JSON object per row: its `id` if it has one, its text, and what the task says of it.
 
     Every process writes a shard as it goes, so memory stays flat; at the end the first one merges them.
 
@@ -46,7 +46,7 @@ class PredictionWriter(Callback):
         columns = data.columns if data is not None else []
         for result in outputs:
             row = data.predict_rows[result["index"]] if data is not None else {}
-            text = {column: row[column] for column in columns}
+            text = {column: row[column] for column in ("id", *columns) if column in row}
             self._shard.write(json.dumps({"index": result["index"], **text, **result}, ensure_ascii=False) + "\n")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -43,7 +43,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     Args:
         source: where the rows are: the id of a data set on the Hugging Face hub ("stanfordnlp/sst2"), a
-            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, or txt with one text a line), a
+            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, conll, or txt with one text a line), a
             local folder with files named train, validation and test (parallel text: train.en, train.de, ...),
             "asset:NAME", or {"train": file, "validation": file, "test": file}, where file may be
             {"en": text file, "de": text file}. From Python also a `datasets.Dataset`, a `DatasetDict`, a list
@@ -145,6 +145,11 @@ class TextDataModule(LightningDataModule, ABC):
         self._encoded: dict[tuple[Any, ...], datasets.Dataset] = {}
         self._ready: dict[str, datasets.Dataset] = {}
         self._has_cut = False
+
+    @property
+    def reserved(self) -> int:
+        """Tokens of the backbone's positions that the text leaves to a target after it."""
+        return 0
 
     @property
     def task(self) -> Any:
@@ -338,7 +343,7 @@ class TextDataModule(LightningDataModule, ABC):
     def _resolve_max_length(self) -> int:
         resolved = resolve_max_length(self.tokenizer_name, self._given_max_length)
         positions = getattr(self.task, "position_limit", None)
-        return resolved if self._given_max_length or positions is None else min(resolved, positions)
+        return resolved if self._given_max_length or positions is None else min(resolved, positions - self.reserved)
 
     def _rows(self, role: str, stage: str) -> "datasets.Dataset":
         if role not in self._ready:
@@ -403,7 +408,7 @@ class TextDataModule(LightningDataModule, ABC):
                 rows,
                 split=split,
                 drop_empty=self.drop_empty,
-                label_column=self.label_column if is_labelled else None,
+                label_column=(self.label_column or None) if is_labelled else None,
                 function=type(self).encode_function,
                 **arguments,
             )

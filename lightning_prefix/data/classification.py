@@ -26,7 +26,7 @@ class TextClassificationDataModule(TextDataModule):
 
     Args:
         source: where the rows are: the id of a data set on the Hugging Face hub ("stanfordnlp/sst2"), a
-            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, or txt with one text a line), a
+            local file (csv, tsv, json, SQuAD's json, jsonl, parquet, tmx, po, conll, or txt with one text a line), a
             local folder with files named train, validation and test (parallel text: train.en, train.de, ...),
             "asset:NAME", or {"train": file, "validation": file, "test": file}, where file may be
             {"en": text file, "de": text file}. From Python also a `datasets.Dataset`, a `DatasetDict`, a list
@@ -49,36 +49,13 @@ class TextClassificationDataModule(TextDataModule):
         **options: Any,
     ) -> None:
         super().__init__(source, **options)
-        if labels is not None and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
-            raise InputError(f"labels={labels} was given; it must be two or more different names. Correct the list.")
         self.multi_label = multi_label
         self.label_separator = label_separator
-        self._given_labels = None if labels is None else tuple(map(str, labels))
+        self._given_labels = checked_names(labels)
 
     def find_labels(self) -> tuple[str, ...]:
         """The names given, else those that the data set declares, else the values of the train split."""
-        if self._given_labels is not None:
-            return self._given_labels
-        for name in self.split_names.values():
-            rows = select_split(self.splits, name) if has_split(self.splits, name) else None
-            if rows is not None and declared_names(rows.features.get(self.label_column)):
-                return declared_names(rows.features[self.label_column])
-        if not has_split(self.splits, self.split_names["train"]):
-            raise InputError(
-                f"the names of the classes are unknown: labels were not given, and the source has no split "
-                f"{self.split_names['train']!r} to read them from. Give labels=, in the order of their "
-                "numbers."
-            )
-        train = select_split(self.splits, self.split_names["train"])
-        check_columns(train, [self.label_column], self.split_names["train"], "label_column")
-        names = self._distinct(train)
-        if len(names) < 2 and not self.multi_label:
-            raise InputError(
-                f"the column {self.label_column!r} of {self.split_names['train']!r} holds "
-                f"{'only the label ' + repr(names[0]) if names else 'no label'}; a classifier needs two "
-                "classes. Name another label_column, take more rows, or give labels=."
-            )
-        return names
+        return class_names(self, self._given_labels, self._distinct, "label_column")
 
     def label_reader(self, rows: "datasets.Dataset") -> Callable[[Any], Any]:
         """`class_number`, or `class_vector` with `multi_label`, with the names of this split."""
@@ -119,6 +96,58 @@ class TextClassificationDataModule(TextDataModule):
             return tuple(sorted(names, key=float))
         except ValueError:
             return tuple(sorted(names))
+
+
+def checked_names(labels: list[str] | None) -> tuple[str, ...] | None:
+    """The names that the user gave for the classes.
+
+    Raises:
+        InputError: if they are not two or more different ones.
+    """
+    if labels is not None and (len(labels) < 2 or len(set(map(str, labels))) < len(labels)):
+        raise InputError(f"labels={labels} was given; it must be two or more different names. Correct the list.")
+    return None if labels is None else tuple(map(str, labels))
+
+
+def class_names(
+    data: TextDataModule,
+    given: tuple[str, ...] | None,
+    distinct: "Callable[[datasets.Dataset], tuple[str, ...]]",
+    option: str,
+) -> tuple[str, ...]:
+    """The names given, else those that a split declares, else the values of the train split.
+
+    Args:
+        data: its splits are read.
+        given: the names that the user gave.
+        distinct: from the train rows to the values in the label column.
+        option: the one that names the label column, for messages.
+
+    Raises:
+        InputError: if they cannot be known, or there are fewer than two.
+    """
+    if given is not None:
+        return given
+    for name in data.split_names.values():
+        rows = select_split(data.splits, name) if has_split(data.splits, name) else None
+        if rows is not None and declared_names(rows.features.get(data.label_column)):
+            return declared_names(rows.features[data.label_column])
+    if not has_split(data.splits, data.split_names["train"]):
+        raise InputError(
+            f"the names of the classes are unknown: labels were not given, and the source has no split "
+            f"{data.split_names['train']!r} to read them from. Give labels=, in the order of their "
+            "numbers."
+        )
+    train = select_split(data.splits, data.split_names["train"])
+    check_columns(train, [data.label_column], data.split_names["train"], option)
+    names = distinct(train)
+    if len(names) < 2 and not data.multi_label:
+        raise InputError(
+            f"the column {data.label_column!r} of {data.split_names['train']!r} holds "
+            f"{'only the label ' + repr(names[0]) if names else 'no label'}; a classifier needs two "
+            f"classes. Name another {option}, take more rows, or give labels=."
+        )
+    return names
 
 
 def declared_names(feature: Any) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Collator:
 
     Args:
         padding: key -> number that fills the end of shorter rows; 0 for keys that are not named.
+        kept: keys whose values are handed on as they are.
 
     Examples:
         >>> rows = [{"input_ids": [5, 6], "labels": 1, "index": 0}]
@@ -52,6 +53,7 @@ class Collator:
     """
 
     padding: dict[str, int] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Pad and stack.
@@ -68,7 +70,7 @@ class Collator:
 
     def _stack(self, key: str, values: list[Any]) -> Any:
         first = values[0][0] if isinstance(values[0], list) and values[0] else values[0]
-        if not isinstance(first, int | float):
+        if key in self.kept or not isinstance(first, int | float):
             return values
         if isinstance(first, float) or not isinstance(values[0], list):
             return torch.tensor(values, dtype=torch.float32 if isinstance(first, float) else torch.long)

@@ -1,6 +1,6 @@
 """A split of raw rows to a split of tokens, through `datasets`' cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_prefix.data.checks import check_columns
@@ -28,18 +28,21 @@ def encode_split(
     preprocess: Preprocessing = Preprocessing(),
     label_column: str | None = None,
     function: Callable[..., dict[str, list[Any]]] = encode_rows,
+    more_columns: Sequence[str] = (),
     **more: Any,
 ) -> "datasets.Dataset":
     """Tokenise a split and read its labels; the arguments are those of `encode_rows`, or of another top-level function.
+
+    `more_columns` are handed to the function with the texts and labels.
 
     Raises:
         InputError: for a column that is not there, the first bad row, or if no row is left.
     """
     check_columns(rows, text_columns, split, "text_column" if template is None else "template")
     if label_column is not None:
-        rows = rows.select_columns([*text_columns, label_column]).rename_column(label_column, _LABEL)
+        rows = rows.select_columns([*text_columns, *more_columns, label_column]).rename_column(label_column, _LABEL)
     else:
-        rows = rows.select_columns(text_columns)
+        rows = rows.select_columns([*text_columns, *more_columns])
     arguments = {
         "split": split,
         "tokenizer": tokenizer,

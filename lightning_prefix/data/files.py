@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXTENSIONS", "is_path_like", "missing_file", "read_file", "read_parallel"]
 
-EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet", "tmx", "po")
+EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet", "tmx", "po", "conll")
 """Kinds of files that hold labelled rows, by extension."""
 
 _PATH_STARTS = ("./", "../", "/", "~", ".\\", "..\\")

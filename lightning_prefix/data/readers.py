@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning_prefix.data.formats.conll import conll_rows
 from lightning_prefix.data.formats.po import po_rows
 from lightning_prefix.data.formats.squad import is_squad, squad_rows
 from lightning_prefix.data.formats.tmx import tmx_languages, tmx_rows
@@ -145,6 +146,7 @@ READERS: dict[str, Callable[[Path], Iterator[dict[str, Any]]]] = {
     "txt": _text_rows,
     "tmx": tmx_rows,
     "po": po_rows,
+    "conll": conll_rows,
 }
 """Extension to a function from a path to its rows."""
 

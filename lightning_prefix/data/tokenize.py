@@ -15,7 +15,7 @@ from lightning_prefix.errors import InputError
 
 __all__ = ["encode_rows", "load_tokenizer", "padding_values", "resolve_max_length", "tokenizer_fingerprint"]
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key: raise it when `encode_rows` or a label reader returns something else."""
 
 _SMALLEST_MAX_LENGTH = 8
@@ -24,8 +24,12 @@ _NO_LIMIT = 10**9  # tokenizers without a limit report 10**30
 
 
 @functools.lru_cache(maxsize=8)
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, **languages: str) -> Any:
     """The tokenizer of this hub id, folder or asset, loaded once per process.
+
+    Args:
+        name: of the tokenizer.
+        languages: `src_lang` and `tgt_lang` of a multilingual translation model.
 
     Raises:
         InputError: if there is none.
@@ -34,7 +38,7 @@ def load_tokenizer(name: str) -> Any:
 
     folder = str(asset_path(name)) if is_asset(name) else name
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, **languages)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"the tokenizer {name!r} could not be loaded: {str(error).splitlines()[0]}. Give the hub id or "

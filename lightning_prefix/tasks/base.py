@@ -30,6 +30,8 @@ from lightning_prefix.tasks.optimization import Optimization
 
 Batch = dict[str, Any]
 
+_NO_INPUTS = ("labels", "index", "prompt_length")
+
 _TOO_FAST = (
     "Lower the learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
 )
@@ -87,6 +89,8 @@ class PrefixTask(LightningModule, ABC):
         self.optimization.check()
         self.model: PrefixedModel | None = None
         self.head: Head | None = None
+        self.without_prefix = False
+        """Whether the frozen backbone runs alone, for a comparison; set it before `configure_model`."""
         self._random_state: Tensor | None = None
         self._keep_hyperparameters(inspect.currentframe())
 
@@ -148,6 +152,8 @@ class PrefixTask(LightningModule, ABC):
                 stored.directory, backbone, backbone_dropout=self.backbone_dropout
             )
             self.head.load_state_dict(stored.head_tensors)
+        if self.without_prefix:
+            self.model.set_prefix(None)
         self._make_metrics()
         self._check_length()
 
@@ -160,12 +166,15 @@ class PrefixTask(LightningModule, ABC):
         """Outputs of the head, float32: for a classification (batch, labels).
 
         Args:
-            batch: every tensor but `labels` and `index` goes to the backbone.
+            batch: every tensor but `labels`, `index` and `prompt_length` goes to the backbone.
         """
         if self.model is None or self.head is None:
             raise InputError("the task has no weights yet; call configure_model() or load_from_checkpoint first.")
-        inputs = {k: v for k, v in batch.items() if isinstance(v, Tensor) and k not in ("labels", "index")}
-        return cast("Tensor", self.head(self.model, inputs)).float()
+        return cast("Tensor", self.head(self.model, self.inputs(batch))).float()
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """What of a batch goes to the head and the backbone."""
+        return {name: value for name, value in batch.items() if isinstance(value, Tensor) and name not in _NO_INPUTS}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch.
@@ -392,8 +401,10 @@ class PrefixTask(LightningModule, ABC):
         assert self.model is not None  # noqa: S101
         data = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         longest, limit = getattr(data, "max_length", None), max_positions(self.model.backbone)
-        if longest is not None and limit is not None and longest > limit:
+        reserved = getattr(data, "reserved", 0)
+        if longest is not None and limit is not None and longest + reserved > limit:
             raise InputError(
-                f"data.max_length {longest} is given, but {self.backbone_name!r} has positions for {limit} tokens; "
-                f"use max_length <= {limit}."
+                f"data.max_length {longest} is given, but {self.backbone_name!r} has positions for {limit} tokens"
+                + (f", and {reserved} of them are kept for the target" if reserved else "")
+                + f"; use max_length <= {limit - reserved}."
             )

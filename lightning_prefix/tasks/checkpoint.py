@@ -20,9 +20,9 @@ _ANOTHER = "Use another one of the same run, such as last.ckpt or the best one."
 
 
 def trained_names(module: nn.Module) -> set[str]:
-    """Names of the trained parameters, and of the buffers of a prefix (its start values)."""
+    """Names of the trained parameters, and of the buffers of a prefix (its start values) and a head (what it found)."""
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-    return trained | {name for name, _ in module.named_buffers() if name.startswith("model.prefixes.")}
+    return trained | {name for name, _ in module.named_buffers() if name.startswith(("model.prefixes.", "head."))}
 
 
 def check_state(state: Mapping[str, Any], expected: Mapping[str, Tensor], origin: str = "the checkpoint") -> None:

@@ -16,6 +16,7 @@ from torchmetrics.classification import (
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.heads import Head, HeadKind, make_head
+from lightning_prefix.tasks.labels import labels_of
 from lightning_prefix.tasks.scoring import ScoringTask
 
 
@@ -85,14 +86,9 @@ class TextClassification(ScoringTask):
             InputError: if other labels were given here.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        found = list(getattr(data, "labels", ()))
+        found = labels_of(data, self.labels, self._are_named)
         if not found:
             return
-        if self.labels is not None and (self.labels != found if self._are_named else len(self.labels) != len(found)):
-            raise InputError(
-                f"the model has the labels {self.labels}, the data has {found}; leave out model.labels and "
-                "model.num_labels, or give data.labels in the same order."
-            )
         if self.multi_label not in (None, data.multi_label):
             raise InputError(
                 f"model.multi_label is {self.multi_label} and data.multi_label is {data.multi_label}; "

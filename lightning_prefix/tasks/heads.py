@@ -1,4 +1,4 @@
-"""What turns a backbone into scores: its own head, a linear layer on pooled states, or label words."""
+"""What turns a backbone into scores: its own head, a linear layer on pooled states or tokens, or label words."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,15 +7,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_prefix.backbone import BackboneOptions, PrefixedModel, load_backbone, load_tokenizer
+from lightning_prefix.backbone import BackboneOptions, PrefixedModel, load_backbone, load_tokenizer, logits_at
 from lightning_prefix.errors import InputError
 
 Pooling = Literal["cls", "mean", "last"]
 HeadKind = Literal["auto", "cls", "mean", "last", "verbalizer"]
 
+NO_LABEL = -100
+"""A label that the loss leaves out, as everywhere in transformers."""
+
 
 class Head(nn.Module, ABC):
-    """Scores of each row from a prefixed model."""
+    """Scores of each row, or of each token, from a prefixed model."""
 
     auto_class: str
     """The transformers class that the backbone is loaded as."""
@@ -29,22 +32,23 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
-        """(batch, outputs) from the model's inputs."""
+        """(batch, outputs) or (batch, tokens, outputs) from the model's inputs."""
 
 
 class OwnHead(Head):
-    """The sequence-classification head of the model's own class; what the checkpoint lacks of it is trained.
+    """The classification head of the model's own class; what the checkpoint lacks of it is trained.
 
     Args:
         outputs: number of scores.
-        problem_type: transformers' word for the task.
+        problem_type: transformers' word for the task; None where it has none.
+        auto_class: the transformers class, such as `AutoModelForTokenClassification`.
     """
 
-    auto_class = "AutoModelForSequenceClassification"
-
-    def __init__(self, outputs: int, problem_type: str) -> None:
+    def __init__(
+        self, outputs: int, problem_type: str | None = None, auto_class: str = "AutoModelForSequenceClassification"
+    ) -> None:
         super().__init__()
-        self.outputs, self.problem_type = outputs, problem_type
+        self.outputs, self.problem_type, self.auto_class = outputs, problem_type, auto_class
 
     def configuration(self) -> dict[str, Any]:
         """Number of labels, and the kind of problem."""
@@ -56,7 +60,7 @@ class OwnHead(Head):
             backbone.config.pad_token_id = backbone.config.eos_token_id
 
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
-        """(batch, outputs)."""
+        """(batch, outputs), or (batch, tokens, outputs) of a class that scores tokens."""
         return cast("Tensor", model(**inputs).logits)
 
 
@@ -77,18 +81,49 @@ class PooledHead(Head):
 
     def attach(self, backbone: Any) -> None:
         """Make the layer for the backbone's hidden size, in float32."""
-        if backbone.config.is_encoder_decoder:
-            raise InputError(
-                f"head={self.pooling!r} is given for the encoder-decoder {backbone.name_or_path!r}; use head='auto', "
-                "its own classification head."
-            )
-        self.linear = nn.Linear(backbone.config.get_text_config().hidden_size, self.outputs)
+        self.linear = _linear_layer(backbone, self.outputs, self.pooling)
 
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
         """(batch, outputs)."""
         states = model(**inputs).last_hidden_state  # (batch, tokens, hidden)
         pooled = pool(states, inputs["attention_mask"], self.pooling)
         return cast("Tensor", self.linear(pooled.to(self.linear.weight.dtype)))
+
+
+class TokenHead(Head):
+    """A linear layer on the last hidden state of every token.
+
+    Args:
+        outputs: number of scores of a token.
+    """
+
+    auto_class = "AutoModel"
+    linear: nn.Linear
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def attach(self, backbone: Any) -> None:
+        """Make the layer for the backbone's hidden size, in float32."""
+        self.linear = _linear_layer(backbone, self.outputs, "linear")
+
+    def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
+        """(batch, tokens, outputs)."""
+        states = model(**inputs).last_hidden_state  # (batch, tokens, hidden)
+        return cast("Tensor", self.linear(states.to(self.linear.weight.dtype)))
+
+
+class SpanHead(OwnHead):
+    """The question-answering head of the model's own class; what the checkpoint lacks of it is trained."""
+
+    def __init__(self) -> None:
+        super().__init__(2, auto_class="AutoModelForQuestionAnswering")
+
+    def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
+        """(batch, tokens, 2): logits of the first and of the last token of an answer."""
+        outputs = model(**inputs)
+        return torch.stack([outputs.start_logits, outputs.end_logits], dim=-1)
 
 
 class VerbalizerHead(Head):
@@ -129,6 +164,50 @@ class VerbalizerHead(Head):
         return cast("Tensor", logits[rows, column][:, cast("Tensor", self.word_ids)])
 
 
+class LanguageModelHead(Head):
+    """The model's own language-model head, read at labelled positions only; nothing is added.
+
+    Args:
+        is_encoder_decoder: whether targets are the decoder's; else they follow the text in the same row.
+    """
+
+    def __init__(self, is_encoder_decoder: bool) -> None:
+        super().__init__()
+        self.is_encoder_decoder = is_encoder_decoder
+        self.auto_class = "AutoModelForSeq2SeqLM" if is_encoder_decoder else "AutoModelForCausalLM"
+
+    def wanted(self, labels: Tensor) -> Tensor:
+        """Positions whose logits are needed, (batch, tokens), bool: a decoder's are one before their labels."""
+        labelled = labels != NO_LABEL
+        if self.is_encoder_decoder:
+            return labelled
+        return torch.cat([labelled[:, 1:], torch.zeros_like(labelled[:, :1])], dim=1)
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """The labels of the wanted positions, (positions,)."""
+        labels = labels if self.is_encoder_decoder else labels[:, 1:]
+        return labels[labels != NO_LABEL]
+
+    def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
+        """(positions, vocabulary): logits of the wanted positions, row by row."""
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        if self.is_encoder_decoder:
+            inputs["decoder_input_ids"] = decoder_inputs(model.backbone, labels)
+        with logits_at(model.backbone, self.wanted(labels)):
+            return cast("Tensor", model(**inputs, use_cache=False).logits[0])
+
+
+def decoder_inputs(backbone: Any, labels: Tensor) -> Tensor:
+    """What the decoder reads before it writes each label, (batch, tokens), as in the backbone's own loss."""
+    if hasattr(backbone, "prepare_decoder_input_ids_from_labels"):
+        return cast("Tensor", backbone.prepare_decoder_input_ids_from_labels(labels))
+    config = backbone.config  # M2M-100, NLLB and Blenderbot shift within their forward
+    shifted = labels.roll(1, dims=1)
+    shifted[:, 0] = config.decoder_start_token_id
+    return shifted.masked_fill(shifted == NO_LABEL, config.pad_token_id)
+
+
 def make_head(
     kind: HeadKind,
     outputs: int,
@@ -148,13 +227,22 @@ def make_head(
 def load_with_head(backbone: str, head: Head, options: BackboneOptions) -> tuple[Any, Sequence[str]]:
     """The backbone for this head, and the names of its parameters that are to be trained."""
     model, missing = load_backbone(backbone, head.auto_class, options, **head.configuration())
-    if isinstance(head, VerbalizerHead) and missing:
+    if isinstance(head, VerbalizerHead | LanguageModelHead) and missing:
         raise InputError(
-            f"head='verbalizer' needs a causal language model; {backbone!r} lacks {', '.join(missing[:4])}. "
-            "Use head='auto', 'cls' or 'mean' for an encoder."
+            f"{backbone!r} is no language model that writes text: it lacks {', '.join(missing[:4])}. Use a causal "
+            "language model or an encoder-decoder; for a classification with an encoder, head='auto', 'cls' or 'mean'."
         )
     head.attach(model)
     return model, missing if isinstance(head, OwnHead) else ()
+
+
+def _linear_layer(backbone: Any, outputs: int, kind: str) -> nn.Linear:
+    if backbone.config.is_encoder_decoder:
+        raise InputError(
+            f"head={kind!r} is given for the encoder-decoder {backbone.name_or_path!r}; use head='auto', its own "
+            "classification head."
+        )
+    return nn.Linear(backbone.config.get_text_config().hidden_size, outputs)
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from lightning_prefix.assets.movie_reviews import ARCHIVE, parse, split_of, write_ratings, write_reviews
+from lightning_prefix.assets.movie_reviews import ARCHIVE, parse, write_ratings, write_reviews
 
 # SHA-256 of the lower-cased text begins with 0x11, 0x20 and 0xe0;
 # 10 % end at 0x19, 20 % at 0x33
@@ -35,18 +35,6 @@ def unpacked(tmp_path):
 
 def written(folder):
     return {path.name: [json.loads(line) for line in path.read_text("utf-8").splitlines()] for path in folder.glob("*")}
-
-
-@pytest.mark.parametrize(("text", "split"), [(TEST, "test"), (VALIDATION, "validation"), (TRAIN, "train")])
-def test_split_is_that_of_the_hash_whatever_case_and_white_space(text, split):
-    assert split_of(text) == split
-    assert split_of("  " + text.upper().replace(" ", " \t ")) == split
-
-
-def test_shares_of_the_splits():
-    splits = [split_of(f"sentence {number}") for number in range(5000)]
-    assert splits.count("test") == pytest.approx(500, abs=70)
-    assert splits.count("validation") == pytest.approx(500, abs=70)
 
 
 def test_parse_unescapes_and_keeps_one_of_exact_duplicates():

@@ -1,0 +1,174 @@
+"""`ExtractiveQA`: the span of a context that answers a question, or that there is none."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+
+from lightning_prefix.backbone import load_config
+from lightning_prefix.errors import InputError
+from lightning_prefix.metrics import SpanScore, exact_match, token_f1
+from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.tasks.base import Batch, PrefixTask
+from lightning_prefix.tasks.heads import Head, SpanHead, TokenHead
+from lightning_prefix.tasks.spans import Span, best_spans, null_scores, span_loss
+
+_SHOWN = 5
+_WINDOWS_AT_ONCE = 4  # for each example of a batch
+_LIMIT = torch.finfo(torch.float32).max
+
+
+class ExtractiveQA(PrefixTask):
+    """Question answering as in SQuAD, with cross-entropy over the first and the last token of the answer.
+
+    Metrics: `exact_match` and `f1`, 0..100; where some questions have no answer also `f1_answerable` and
+    `no_answer_accuracy`. Higher is better. With `no_answer`, "no answer" is given where its score is higher than that
+    of the best span by more than a threshold, which is the best one for `f1` on the validation split of `fit`; it is
+    stored with the prefix.
+
+    Args:
+        backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
+        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+            `OutputPrefixConfig`, with its options.
+        head: `auto`: the model's own question-answering head, of which is trained what the checkpoint did not bring;
+            `linear`: a trained linear layer on the last hidden states.
+        no_answer: "no answer" may be given; when null, whether the data have such questions.
+        n_best: spans of an example that share its probability, >= 1.
+        max_answer_length: tokens of an answer, >= 1.
+        options: of `PrefixTask`.
+
+    Example:
+        >>> task = ExtractiveQA("asset:minilm-l6", FlatPrefixConfig(length=16), no_answer=True)
+        >>> task.monitor
+        'val/f1'
+    """
+
+    monitor = "val/f1"
+
+    def __init__(
+        self,
+        backbone: str,
+        prefix: PrefixConfig = FlatPrefixConfig(),
+        head: Literal["auto", "linear"] = "auto",
+        no_answer: bool | None = None,
+        n_best: int = 20,
+        max_answer_length: int = 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, prefix, **options)
+        for name, value in (("n_best", n_best), ("max_answer_length", max_answer_length)):
+            if value < 1:
+                raise InputError(f"{name} {value} is given; it is >= 1.")
+        self.head_kind, self.no_answer = head, no_answer
+        self.n_best, self.max_answer_length = n_best, max_answer_length
+
+    def setup(self, stage: str) -> None:
+        """Ask the data whether some questions have no answer; it is stored with the checkpoint."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.no_answer is None and data is not None:
+            self.no_answer = bool(getattr(data, "has_no_answers", False))
+            self.hparams.update(no_answer=self.no_answer)
+
+    def instruction(self) -> str:
+        """Says where the answer is."""
+        return "Find the answer to the question in the text:"
+
+    def make_head(self) -> Head:
+        """As `head` says, with a place for the threshold where "no answer" may be given."""
+        head = SpanHead() if self.head_kind == "auto" else TokenHead(2)
+        if self.head_kind == "auto":
+            self._check_own_head()
+        if self.no_answer:
+            head.register_buffer("no_answer_threshold", torch.zeros(()))
+        return head
+
+    def make_metrics(self) -> MetricCollection:
+        """Exact match and F1."""
+        return MetricCollection({"spans": SpanScore()})
+
+    @property
+    def no_answer_threshold(self) -> float:
+        """Score of "no answer" minus score of the best span above which "no answer" is given; inf for never."""
+        return float(self.head.no_answer_threshold) if self.no_answer and self.head is not None else math.inf  # type: ignore[arg-type]
+
+    def batch_loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of first and last tokens."""
+        return span_loss(self(batch), batch["labels"], batch["attention_mask"])
+
+    def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        """Count one batch of examples, each with all its windows."""
+        logits = self._logits(batch)
+        mean_loss.update(span_loss(logits, batch["labels"], batch["attention_mask"]), weight=len(logits))
+        spans, null = self._candidates(logits, batch)
+        rows = zip(spans, batch["context"], batch["references"], strict=True)
+        scores = [
+            (exact_match(text, references), token_f1(text, references), any(references))
+            for text, references in ((context[found[0].start : found[0].end], texts) for found, context, texts in rows)
+        ]
+        matches, f1, answerable = (torch.tensor(column, device=self.device) for column in zip(*scores, strict=True))
+        metrics.update(matches, f1, _margins(spans, null).to(self.device), answerable)
+
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """The answer of each example.
+
+        Returns:
+            `answer` (empty for "no answer"), `score` (its share of the probability of the `n_best` spans and, where it
+            is allowed, of "no answer"), `start` and `end` (characters of the context; None without an answer), and
+            `n_best`, up to five of the most probable such answers.
+        """
+        spans, null = self._candidates(self._logits(batch), batch)
+        is_none = (_margins(spans, null) > self.no_answer_threshold).tolist()
+        rows = zip(spans, null.tolist(), is_none, batch["context"], strict=True)
+        return [self._described(*row) for row in rows]
+
+    def _described(self, spans: list[Span], null: float, is_none: bool, context: str) -> dict[str, Any]:
+        scores = torch.tensor([span.score for span in spans] + ([null] if self.no_answer else []))
+        found: list[dict[str, Any]] = [
+            {"answer": context[span.start : span.end], "score": score, "start": span.start, "end": span.end}
+            for span, score in zip(spans, scores.softmax(0).tolist(), strict=False)
+        ]
+        if self.no_answer:
+            found.append({"answer": "", "score": scores.softmax(0)[-1].item(), "start": None, "end": None})
+        best = found[-1] if is_none else found[0]
+        return {**best, "n_best": sorted(found, key=lambda answer: -answer["score"])[:_SHOWN]}
+
+    def _candidates(self, logits: Tensor, batch: Batch) -> tuple[list[list[Span]], Tensor]:
+        """The best spans of each example, and the score of "no answer"."""
+        logits = logits.cpu()
+        spans = best_spans(logits, batch["offsets"], batch["windows"], self.n_best, self.max_answer_length)
+        return spans, null_scores(logits, batch["null"], batch["windows"])
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """(windows, tokens, 2), a few windows at a time, since one example may have any number of them."""
+        inputs = self.inputs(batch)
+        size = _WINDOWS_AT_ONCE * len(batch["windows"])
+        parts = zip(*(torch.split(value, size) for value in inputs.values()), strict=True)
+        return torch.cat([self(dict(zip(inputs, part, strict=True))) for part in parts])
+
+    def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+        """With the threshold, which validation tunes in `fit`."""
+        if self.no_answer and self.head is not None:
+            score: Any = metrics["spans"]
+            if name == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+                best = min(max(score.best_threshold(), -_LIMIT), _LIMIT)  # finite, as all that is stored
+                self.head.no_answer_threshold.fill_(best)  # type: ignore[operator]
+            score.threshold = self.no_answer_threshold
+            self.log(f"{name}/no_answer_threshold", self.no_answer_threshold, sync_dist=True)
+        super()._log_metrics(name, metrics, mean_loss)
+
+    def _check_own_head(self) -> None:
+        from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING
+
+        config = load_config(self.backbone_name, self.backbone_options)
+        if type(config) not in MODEL_FOR_QUESTION_ANSWERING_MAPPING and not hasattr(config, "auto_map"):
+            raise InputError(
+                f"head='auto' is given, but transformers has no question-answering model of the kind of "
+                f"{self.backbone_name!r} ({config.model_type}); use head='linear'."
+            )
+
+
+def _margins(spans: list[list[Span]], null: Tensor) -> Tensor:
+    """Score of "no answer" minus score of the best span, (examples,), rounded the same way wherever it is compared."""
+    return null - torch.tensor([found[0].score for found in spans])
