@@ -2,6 +2,7 @@
 
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
+from lightning_prefix.chat import Chat
 from lightning_prefix.data import (
     DialogueDataModule,
     ExtractiveQADataModule,
@@ -51,6 +52,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AttentionSite",
     "BackboneOptions",
+    "Chat",
     "Dialogue",
     "DialogueDataModule",
     "ExtractiveQA",

@@ -49,7 +49,7 @@ class Chat:
 
     def reset(self) -> None:
         """Begin anew."""
-        self.messages, self._cache, self._seen = [], None, []
+        self.messages, self._cache = [], None
 
     @torch.inference_mode()
     def reply(self, text: str, streamer: Any = None, **generation: Any) -> str:

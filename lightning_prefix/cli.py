@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 import lightning_prefix
 from lightning_prefix.assets.command import run as run_assets
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
-from lightning_prefix.data import TextDataModule
+from lightning_prefix.chat import run as run_chat
+from lightning_prefix.data import DialogueDataModule, TextDataModule
 from lightning_prefix.errors import InputError, input_error_behind
 from lightning_prefix.suggestions import SuggestingParser
 from lightning_prefix.tasks import PrefixTask
@@ -53,7 +54,7 @@ class PrefixCLI(LightningCLI):
             "--untrained",
             type=bool,
             default=False,
-            help="Let validate, test and predict run without a checkpoint: the frozen backbone alone, without a prefix.",
+            help="Without a checkpoint, let validate, test and predict run the frozen backbone, without a prefix.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -121,14 +122,21 @@ class PrefixCLI(LightningCLI):
             return
         self.model.save_pretrained(folder / "prefix", self.datamodule.description())
         size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
-        common = f"--config {shlex.quote(str(folder / 'config.yaml'))} --ckpt_path {shlex.quote(checkpoint)}"
-        load = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')"
-        rank_zero_info(
-            f"\ncheckpoint         {checkpoint}\nprefix for use     {folder / 'prefix'} ({size:.0f} kB)\n\nnext:\n"
-            f"  python -m lightning_prefix predict {common} --data.predict FILE.txt\n"
-            f"  python -m lightning_prefix test {common}\n"
-            f"  python -c \"import lightning_prefix as lp; print({load}(['your text']))\""
-        )
+        config, prefix = shlex.quote(str(folder / "config.yaml")), shlex.quote(str(folder / "prefix"))
+        common = f"--config {config} --ckpt_path {shlex.quote(checkpoint)}"
+        kind = "txt" if len(self.datamodule.columns) == 1 else "jsonl"
+        answer = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')({self.datamodule.example})"
+        lines = [
+            f"checkpoint         {checkpoint}",
+            f"prefix for use     {folder / 'prefix'} ({size:.0f} kB)",
+            "\nnext:",
+            f"  python -m lightning_prefix predict {common} --data.predict FILE.{kind}",
+            f"  python -m lightning_prefix test {common}",
+            f'  python -c "import lightning_prefix as lp; print({answer})"',
+        ]
+        if isinstance(self.datamodule, DialogueDataModule):
+            lines.append(f"  python -m lightning_prefix chat --prefix {prefix}")
+        rank_zero_info("\n" + "\n".join(lines))
 
     def _trained_checkpoint(self) -> str:
         """The best checkpoint; the last where no validation ran; empty where none is kept."""
@@ -159,8 +167,6 @@ def main(args: ArgsType = None) -> PrefixCLI | None:
                 raise SystemExit(status)
             return None
         if isinstance(words, list) and words[:1] == ["chat"]:
-            from lightning_prefix.chat import run as run_chat
-
             run_chat(words[1:])
             return None
         return PrefixCLI(

@@ -69,6 +69,48 @@ def test_metrics_and_predictions_of_two_processes_equal_one(trained, tmp_path):
         assert two["probabilities"] == pytest.approx(one["probabilities"], abs=1e-6)
 
 
+TEXT = "the good film : a bad plot"
+ROWS = [{"question": TEXT[: 3 + row % 9], "context": TEXT[row % 8 :], "answers": "bad"} for row in range(17)]
+
+
+@pytest.mark.parametrize("task", ["GenerativeQA", "ExtractiveQA"])
+def test_questions_answered_by_two_processes(task, gpt2_folder, tmp_path, monkeypatch):
+    """Texts that are written, and examples of several windows: every row counts once, wherever it is read."""
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "validation", "test"):
+        Path(f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    own = {"GenerativeQA": {}, "ExtractiveQA": {"max_length": 16, "stride": 2}}[task]
+    config = {
+        "model": {"class_path": task, "init_args": {"backbone": gpt2_folder}},
+        "data": {
+            "class_path": f"{task}DataModule",
+            "init_args": {"source": str(tmp_path), "batch_size": 8, "eval_batch_size": 3, **own},
+        },
+        "trainer": {"max_steps": 3, "accelerator": "cpu", "enable_progress_bar": False, "logger": False},
+        "test_after_fit": False,
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "run.yaml", "--checkpoint.dirpath", "kept"])
+    args = ["--config", str(tmp_path / "run.yaml"), "--ckpt_path", str(tmp_path / "kept" / "best.ckpt")]
+    args += ["--predictions.path", "out.jsonl"]
+    cli = main(["test", *args])
+    one = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    main(["predict", *args])
+    folder = tmp_path / "two"
+    folder.mkdir()
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    options += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "."]
+    for command in ("test", "predict"):
+        run(command, folder, tmp_path / "cache", *args, *options)
+    assert metrics(folder) == pytest.approx(one, rel=1e-5)
+    expected, found = (
+        [json.loads(line) for line in (at / "out.jsonl").read_text().splitlines()] for at in (tmp_path, folder)
+    )
+    answer = {"GenerativeQA": "generated_text", "ExtractiveQA": "answer"}[task]
+    assert [(line["index"], line[answer]) for line in found] == [(line["index"], line[answer]) for line in expected]
+    assert len(expected) == len(ROWS)
+
+
 def test_two_processes_train_together(trained, tmp_path):
     args = [
         *trained[:2],

@@ -1,4 +1,4 @@
-"""Sentences of movie reviews, each with the mean sentiment that people gave it.
+"""Sentences of movie reviews, and tweets, each with the mean sentiment that people gave it.
 
 Source: Hutto & Gilbert (2014), "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of Social Media
 Text"; the sentences are from Pang & Lee (2005). The texts lie in an archive inside the source archive of
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from lightning_prefix.assets.splits import in_hash_order, write_splits
 from lightning_prefix.errors import InputError
 
-__all__ = ["ARCHIVE", "Snippet", "parse", "write_ratings", "write_reviews"]
+__all__ = ["ARCHIVE", "Snippet", "parse", "write_ratings", "write_reviews", "write_tweets"]
 
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
-_MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+_REVIEWS, _TWEETS = "movieReviewSnippets_GroundTruth.txt", "tweets_GroundTruth.txt"
 _NEUTRAL = 0.5
 
 
 class Snippet(NamedTuple):
-    """One sentence.
+    """One sentence or tweet.
 
     Args:
         id: number of the sentence in the source.
@@ -53,6 +53,11 @@ def write_ratings(unpacked: Path, target: Path) -> None:
     write_splits(target, (snippet._asdict() for snippet in _read(unpacked)), group=lambda row: row["text"])
 
 
+def write_tweets(unpacked: Path, target: Path) -> None:
+    """Write every tweet as {"id", "text", "rating"} to three JSONL files in `target`."""
+    write_splits(target, (snippet._asdict() for snippet in _read(unpacked, _TWEETS)), group=lambda row: row["text"])
+
+
 def write_reviews(unpacked: Path, target: Path) -> None:
     """Write the sentences with |rating| > 0.5 as {"id", "text", "rating", "label"} to three JSONL files."""
     rows = (
@@ -63,10 +68,10 @@ def write_reviews(unpacked: Path, target: Path) -> None:
     write_splits(target, rows, group=lambda row: row["text"])
 
 
-def _read(unpacked: Path) -> list[Snippet]:
+def _read(unpacked: Path, name: str = _REVIEWS) -> list[Snippet]:
     (archive,) = unpacked.rglob(ARCHIVE)
     with tarfile.open(archive) as members:
-        file = members.extractfile(_MEMBER)
+        file = members.extractfile(f"hutto_ICWSM_2014/{name}")
         if file is None:
-            raise InputError(f"{_MEMBER} in {ARCHIVE} is not a file; fetch the archive again.")
+            raise InputError(f"{name} in {ARCHIVE} is not a file; fetch the archive again.")
         return parse(file.read().decode("utf-8"))

@@ -205,6 +205,11 @@ _KNOWN = (
         "the 10,043 of movie-ratings rated above 0.5 or below -0.5, labelled positive or negative",
         movie_reviews.write_reviews,
     ),
+    _movie_asset(
+        "tweet-ratings",
+        "4,200 tweets with the mean rating of some 20 people, -4 to 4",
+        movie_reviews.write_tweets,
+    ),
     Asset(
         name="chinese-news",
         kind="data",

@@ -228,6 +228,11 @@ class TextDataModule(LightningDataModule, ABC):
         options["preprocess"] = asdict(self.preprocess)
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": options}
 
+    @property
+    def example(self) -> list[Any]:
+        """Inputs of a `Predictor`, for people to fill in."""
+        return ["your text"] if len(self.columns) == 1 else [dict.fromkeys(self.columns, "your text")]
+
     def input_row(self, given: Any) -> dict[str, Any]:
         """The columns of one input of a `Predictor`.
 

@@ -9,7 +9,6 @@ from lightning_prefix.data.checks import check_columns, row_error
 from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.data.generation import TextGenerationDataModule, target_tokens, without_unknown
 from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
-from lightning_prefix.data.sources import select_split
 from lightning_prefix.data.tokenize import load_tokenizer
 from lightning_prefix.errors import InputError
 
@@ -101,14 +100,6 @@ class DialogueDataModule(TextGenerationDataModule):
         """One conversation up to a message of the user: its messages or texts, one text, or a dict with the column."""
         is_row = isinstance(given, Mapping) and self.messages_column in given
         return {self.messages_column: given[self.messages_column] if is_row else given}
-
-    def cut_validation(self, rows: "datasets.Dataset") -> "tuple[datasets.Dataset, datasets.Dataset]":
-        """Cut `validation_fraction` of the conversations off, with all their rows."""
-        conversations = {row: place for place, row in enumerate(rows["row"][:])}  # one row of each
-        held = set(super().cut_validation(rows.select(conversations.values()))[1]["row"][:])
-        train = rows.select([place for place, row in enumerate(rows["row"][:]) if row not in held])
-        validation = select_split(self.splits, self.split_names["train"]).select(sorted(held))
-        return train, self._encode("validation", validation, is_labelled=True)
 
     def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
         """How a conversation is written.

@@ -84,8 +84,8 @@ def describe_changes(encoded: "datasets.Dataset", total: int, split: str, max_le
         max_length: tokens a row may have.
     """
     lines = []
-    if len(encoded) < total:
-        lines.append(f"{total - len(encoded)} of {total} rows of {split!r} have no text and were left out.")
+    if (left_out := total - len(set(encoded["row"][:]))) > 0:
+        lines.append(f"{left_out} of {total} rows of {split!r} have no text and were left out.")
     cut = sum(encoded["cut"][:])
     if cut:
         lines.append(f"{cut} of {len(encoded)} texts of {split!r} were cut to max_length={max_length} tokens.")

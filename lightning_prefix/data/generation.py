@@ -8,6 +8,7 @@ from lightning_prefix.data.checks import check_at_least, check_columns, row_erro
 from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.data.linearize import linearize
 from lightning_prefix.data.preprocess import Preprocessing
+from lightning_prefix.data.sources import select_split
 from lightning_prefix.data.tokenize import label_of_row, load_tokenizer, texts_of_rows, tokenise
 from lightning_prefix.errors import InputError
 
@@ -136,6 +137,14 @@ class TextGenerationDataModule(TextDataModule):
                 f"the split {split!r} has no targets: every {self.label_column!r} is empty, as in hidden test sets. "
                 f"Name another split with {role}_split, such as 'validation'."
             )
+
+    def cut_validation(self, rows: "datasets.Dataset") -> "tuple[datasets.Dataset, datasets.Dataset]":
+        """Cut `validation_fraction` of the raw rows off, with every row that was made of them."""
+        one_of_each = {row: place for place, row in enumerate(rows["row"][:])}
+        held = set(super().cut_validation(rows.select(one_of_each.values()))[1]["row"][:])
+        train = rows.select([place for place, row in enumerate(rows["row"][:]) if row not in held])
+        validation = select_split(self.splits, self.split_names["train"]).select(sorted(held))
+        return train, self._encode("validation", validation, is_labelled=True)
 
     def source_template(self) -> str | None:
         """The template that is used."""

@@ -235,9 +235,9 @@ class TextGeneration(PrefixTask):
 
     def _write_samples(self, name: str) -> None:
         samples, self._samples = self._samples, []
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)  # which all processes must ask for
         if not samples or not self.trainer.is_global_zero or self.trainer.sanity_checking:
             return
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / _SAMPLES_FILE).open("a", encoding="utf-8") as stream:
             for sample in samples:

@@ -511,6 +511,7 @@ def test_marian_translates():
         ("clinical-spans", (401, 49, 47)),
         ("finance-entities", (904, 122, 117)),
         ("movie-ratings", (8446, 1075, 1084)),
+        ("tweet-ratings", (3321, 447, 432)),
         ("movie-reviews", (8003, 1018, 1022)),
         ("social-iqa", (1758, 206, 239)),
         ("ui-strings-en-pt", (718, 82, 81)),
