@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import seed_everything
 
 from lightning_prefix.data import DialogueDataModule
-from lightning_prefix.data.dialogue import Message
+from lightning_prefix.data.messages import Message
 from lightning_prefix.errors import InputError
 from lightning_prefix.predictor import Predictor
 from lightning_prefix.tasks import TextGeneration

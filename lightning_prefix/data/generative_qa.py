@@ -4,7 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lightning_prefix.data.generation import TextGenerationDataModule, read_targets
+from lightning_prefix.data.generation import TextGenerationDataModule
+from lightning_prefix.data.targets import read_targets
 
 if TYPE_CHECKING:
     import datasets

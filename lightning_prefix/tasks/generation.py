@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from lightning_prefix.backbone import load_config, load_tokenizer
+from lightning_prefix.backbone import load_config, load_tokenizer, max_positions
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import AnswerExactMatch, AnswerF1, Bleu, ChrF, Distinct, Rouge
 from lightning_prefix.metrics.translation import Tokenizer as BleuTokenizer
@@ -105,6 +105,17 @@ class TextGeneration(PrefixTask):
         data: Any = getattr(self.trainer, "datamodule", None)
         self.data_generation = dict(getattr(data, "generation", self.data_generation))
         self.hparams.update(data_generation=self.data_generation)
+
+    def _check_length(self) -> None:
+        """Targets longer than the decoder's positions would fail in the middle of an epoch, too."""
+        super()._check_length()
+        data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        longest, limit = getattr(data, "max_target_length", None), max_positions(cast("Any", self.model).backbone)
+        if self.is_encoder_decoder and longest is not None and limit is not None and longest > limit:
+            raise InputError(
+                f"data.max_target_length {longest} is given, but {self.backbone_name!r} has positions for {limit} "
+                f"tokens; use max_target_length <= {limit}."
+            )
 
     def make_head(self) -> Head:
         """The model's own language-model head."""

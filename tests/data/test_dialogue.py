@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import lightning_prefix as lp
-from lightning_prefix.data.dialogue import read_messages
+from lightning_prefix.data.messages import read_messages
 from lightning_prefix.data.tokenize import load_tokenizer
 
 CHATML = (

@@ -292,6 +292,12 @@ def test_refused_options(bert_folder):
         lp.TextGeneration(bert_folder).generate(torch.ones(1, 1).long())
 
 
+def test_a_target_longer_than_the_positions_is_refused(language_model, tmp_path):
+    task = lp.TextGeneration(language_model("bart"), lp.FlatPrefixConfig(length=3))
+    with pytest.raises(lp.InputError, match=r"data.max_target_length 5000 .* use max_target_length <= \d+"):
+        trainer(tmp_path).validate(task, data(max_target_length=5000), verbose=False)
+
+
 def test_new_tokens_are_those_of_the_data_unless_given(language_model, tmp_path):
     folder = language_model("t5")
     for given, expected in (
