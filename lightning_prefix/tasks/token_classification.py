@@ -7,12 +7,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import EntityScore, entities
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch, PrefixTask
-from lightning_prefix.tasks.heads import Head, OwnHead, TokenHead
+from lightning_prefix.tasks.heads import NO_LABEL, Head, OwnHead, TokenHead
 from lightning_prefix.tasks.labels import labels_of
 
 _ENTITY_TAG = re.compile(r"O$|[BIESLU](-|$)")
