@@ -37,7 +37,9 @@ class TextGeneration(PrefixTask):
     Args:
         backbone: hub id, folder, or `asset:smollm2-135m` (needs no hub).
         prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
-            `OutputPrefixConfig`, with its options.
+            `OutputPrefixConfig`, with its options. By default a flat one that starts from a text: from random numbers
+            a decoder begins far above the frozen model's loss (SmolLM2-135M on Social IQa, length 10, after 40 steps:
+            validation loss 4.99 from random, 3.42 from text).
         loss: `token_mean`: the mean over the target tokens of the batch; `example_sum`: the sum over the tokens of
             each target, and the mean over the batch, as in the code of Li & Liang (2021).
         label_smoothing: share of each target spread over the vocabulary in training, in [0, 1).
@@ -64,7 +66,7 @@ class TextGeneration(PrefixTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = FlatPrefixConfig(init="text"),
         loss: Literal["token_mean", "example_sum"] = "token_mean",
         label_smoothing: float = 0.0,
         generation: dict[str, Any] | None = None,
