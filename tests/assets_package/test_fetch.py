@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prefix.assets import ASSETS, Asset, asset_path, cache_folder, cached_path, download, is_asset
-from lightning_prefix.assets.command import run
+from lightning_prefix.commands.assets import run
 from lightning_prefix.assets.registry import take_model_folder
 from lightning_prefix.errors import InputError
 
@@ -419,7 +419,7 @@ def test_every_asset_is_pinned():
 def test_command_lists(model, data, pip, cache, capsys):
     asset_path("tiny-data")
     capsys.readouterr()
-    assert run([]) == 0
+    run([])
     header, *rows = capsys.readouterr().out.splitlines()
     listed = {row.split()[0]: row for row in rows}
     assert list(listed) == list(ASSETS)
@@ -430,14 +430,14 @@ def test_command_lists(model, data, pip, cache, capsys):
 
 
 def test_command_fetches_and_prints_paths_alone_on_standard_output(model, data, pip, cache, capsys):
-    assert run(["fetch", "tiny-model", "tiny-data"]) == 0
+    run(["fetch", "tiny-model", "tiny-data"])
     assert capsys.readouterr().out.split() == [
         "tiny-model",
         str(cache / "tiny-model-1.0"),
         "tiny-data",
         str(cache / "tiny-data-1.0"),
     ]
-    assert run(["path", "tiny-data"]) == 0
+    run(["path", "tiny-data"])
     assert capsys.readouterr().out == f"{cache / 'tiny-data-1.0'}\n"
     assert len(pip) == 2
 
@@ -445,7 +445,7 @@ def test_command_fetches_and_prints_paths_alone_on_standard_output(model, data, 
 def test_command_fetches_all(model, data, pip, monkeypatch, capsys):
     for name in set(ASSETS) - {"tiny-model", "tiny-data"}:
         monkeypatch.delitem(ASSETS, name)
-    assert run(["fetch", "all"]) == 0
+    run(["fetch", "all"])
     assert len(pip) == 2
 
 

@@ -1,4 +1,4 @@
-"""`python -m lightning_prefix assets`: list, fetch and locate the assets."""
+"""The command `assets`: list, fetch and locate them."""
 
 import argparse
 
@@ -10,14 +10,11 @@ __all__ = ["run"]
 _HEADER = ("name", "kind", "size", "licence", "fetched")
 
 
-def run(argv: list[str]) -> int:
+def run(argv: list[str]) -> None:
     """Run the command.
 
     Args:
         argv: what follows `assets` on the command line.
-
-    Returns:
-        The exit code, 0.
 
     Raises:
         InputError: if an asset is unknown or cannot be fetched.
@@ -31,7 +28,6 @@ def run(argv: list[str]) -> int:
         print(asset_path(arguments.name))
     else:
         print(_table())
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

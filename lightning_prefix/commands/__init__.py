@@ -1,0 +1,1 @@
+"""What each word after `python -m lightning_prefix` does, one file a command."""

@@ -1,0 +1,218 @@
+"""fit, validate, test and predict: LightningCLI with its known traps closed."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities import rank_zero_info
+
+import lightning_prefix
+from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
+from lightning_prefix.commands.parser import SuggestingParser
+from lightning_prefix.data import DialogueDataModule, TextDataModule
+from lightning_prefix.errors import InputError
+from lightning_prefix.tasks import PrefixTask
+from lightning_prefix.tasks.arguments import safe_arguments
+from lightning_prefix.tasks.checkpoint import read_checkpoint
+
+_EPILOG = (
+    "Also: `assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
+    "trained Dialogue prefix. Help on one class: "
+    "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
+    "A complete YAML: `fit --config FILE --print_config`."
+)
+_KEYWORDS = ("best", "last", "hpc")
+"""Of `ckpt_path`, which Lightning resolves itself."""
+
+
+class PrefixCLI(LightningCLI):
+    """fit, validate, test and predict for `PrefixTask` and `TextDataModule` classes.
+
+    Args:
+        args: as on the command line, a list or a dict; `sys.argv` when None.
+        run: as in LightningCLI.
+        parser_kwargs: of the parser, beyond its name.
+    """
+
+    datamodule: TextDataModule
+    model: PrefixTask
+
+    def __init__(self, args: ArgsType = None, run: bool = True, **parser_kwargs: Any) -> None:
+        super().__init__(
+            PrefixTask,
+            TextDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            parser_class=SuggestingParser,
+            parser_kwargs={
+                "prog": "lightning_prefix",
+                "description": lightning_prefix.__doc__,
+                "epilog": _EPILOG,
+                "version": f"lightning_prefix {lightning_prefix.__version__}",
+                **parser_kwargs,
+            },
+            args=args,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside model, data and trainer."""
+        parser.add_lightning_class_args(PrefixCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="After `fit`, test the best checkpoint if there is a test split.",
+        )
+        parser.add_argument(
+            "--untrained",
+            type=bool,
+            default=False,
+            help="Without a checkpoint, let validate, test and predict run the frozen backbone, without a prefix.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse with a checkpoint's stored model as defaults: what the user gives counts more."""
+        if args is None:
+            args = sys.argv[1:]
+        path = _checkpoint_path(args)
+        if path is None:
+            self.config = _parse(parser, args)
+            path = self.config.get("subcommand") and self.config[self.config.subcommand].get("ckpt_path")
+        if not path or path in _KEYWORDS:
+            return
+        stored = _stored_model(path)
+        self.config = _parse(parser, _with_defaults(args, {"model": stored}))
+        arguments = self.config[self.config.subcommand].model.init_args
+        for key, trained, now in _differences(stored["init_args"], arguments):
+            if now is None:  # null means "as it comes", and it comes from the checkpoint
+                arguments[key] = trained
+                continue
+            rank_zero_info(f"model.{key}: {now!r} as given; the checkpoint was trained with {trained!r}")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: stored values were read as defaults in `parse_arguments`."""
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to score a prefix that was never trained.
+
+        Raises:
+            InputError: if validate, test or predict have no checkpoint.
+        """
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit" and not config.get("ckpt_path") and not config.untrained:
+            raise InputError(
+                f"`{self.subcommand}` needs a trained prefix: give --ckpt_path FILE.ckpt (`fit` prints it at its end), "
+                "or --untrained true to run the frozen backbone alone, without a prefix, for a comparison."
+            )
+        if self.subcommand == "predict":
+            config.return_predictions = False  # the writer has them; memory stays flat
+
+    def instantiate_classes(self) -> None:
+        """As Lightning's; without a checkpoint the backbone runs alone."""
+        super().instantiate_classes()
+        config = self.config[self.subcommand]
+        self.model.without_prefix = self.subcommand != "fit" and not config.get("ckpt_path")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """The trainer, without our checkpoints where they are turned off."""
+        config = self.config_init[self.subcommand]
+        if config.trainer.get("enable_checkpointing") is False:
+            callbacks = [config[key] for key in self._parser(self.subcommand).callback_keys if key != "checkpoint"]
+            return self._instantiate_trainer({**config.trainer, **kwargs}, callbacks)
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, write the prefix for use, and say what to type next."""
+        checkpoint = self._trained_checkpoint()
+        if self.trainer.state.status != TrainerStatus.FINISHED or not checkpoint:
+            return
+        if self.config.fit.test_after_fit and self.datamodule.has_test:
+            self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint)
+        self.model.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+        folder = Path(os.path.relpath(self.trainer.log_dir or self.trainer.default_root_dir))
+        checkpoint = os.path.relpath(checkpoint)
+        if not self.trainer.is_global_zero:
+            return
+        self.model.save_pretrained(folder / "prefix", self.datamodule.description())
+        size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
+        config, prefix = shlex.quote(str(folder / "config.yaml")), shlex.quote(str(folder / "prefix"))
+        common = f"--config {config} --ckpt_path {shlex.quote(checkpoint)}"
+        kind = "txt" if len(self.datamodule.columns) == 1 else "jsonl"
+        answer = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')({self.datamodule.example})"
+        lines = [
+            f"checkpoint         {checkpoint}",
+            f"prefix for use     {folder / 'prefix'} ({size:.0f} kB)",
+            "\nnext:",
+            f"  python -m lightning_prefix predict {common} --data.predict FILE.{kind}",
+            f"  python -m lightning_prefix test {common}",
+            f'  python -c "import lightning_prefix as lp; print({answer})"',
+        ]
+        if isinstance(self.datamodule, DialogueDataModule):
+            lines.append(f"  python -m lightning_prefix chat --prefix {prefix}")
+        rank_zero_info("\n" + "\n".join(lines))
+
+    def _trained_checkpoint(self) -> str:
+        """The best checkpoint; the last where no validation ran; empty where none is kept."""
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, PrefixCheckpoint)]
+        if not callbacks:
+            return ""
+        if not callbacks[0].best_model_path:
+            rank_zero_info("no validation ran, so there is no best checkpoint; the last one is used")
+        return callbacks[0].best_model_path or callbacks[0].last_model_path
+
+
+def _parse(parser: LightningArgumentParser, args: Any) -> Any:
+    return parser.parse_object(args) if isinstance(args, Mapping) else parser.parse_args(list(args))
+
+
+def _checkpoint_path(args: Any) -> str | None:
+    """The checkpoint that the arguments name, before they are parsed."""
+    if isinstance(args, Mapping):
+        return cast("str | None", args.get(args.get("subcommand"), {}).get("ckpt_path"))
+    for index, word in enumerate(args):
+        if word == "--ckpt_path" and index + 1 < len(args):
+            return str(args[index + 1])
+        if word.startswith("--ckpt_path="):
+            return str(word.split("=", 1)[1])
+    return None
+
+
+def _stored_model(path: str) -> dict[str, Any]:
+    """The model's section of a config, as the checkpoint was trained with it."""
+    arguments = safe_arguments(read_checkpoint(path)["hyper_parameters"])
+    return {"class_path": arguments.pop("_class_path"), "init_args": arguments}
+
+
+def _with_defaults(args: Any, defaults: dict[str, Any]) -> Any:
+    """The arguments with a config before all others, which the others override."""
+    if isinstance(args, Mapping):
+        subcommand = args["subcommand"]
+        return {**args, subcommand: _merged(defaults, args[subcommand])}
+    place = next(i for i, word in enumerate(args) if word in PrefixCLI.subcommands()) + 1
+    return [*args[:place], "--config", yaml.safe_dump(defaults), *args[place:]]
+
+
+def _merged(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+    return over
+
+
+def _differences(stored: Any, given: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(stored, Mapping):
+        for name, value in stored.items():
+            now = given.get(name) if hasattr(given, "get") else None
+            yield from _differences(value, now, f"{key}.{name}" if key else name)
+    elif stored != given:
+        yield key, stored, given
