@@ -3,6 +3,7 @@
 from lightning_prefix.backbone.load import BackboneOptions, load_backbone, load_config, load_tokenizer
 from lightning_prefix.backbone.logits import logits_at
 from lightning_prefix.backbone.model import Positions, PrefixedModel
+from lightning_prefix.backbone.shelf import sharing_backbone
 from lightning_prefix.backbone.sites import max_positions
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "load_tokenizer",
     "logits_at",
     "max_positions",
+    "sharing_backbone",
 ]

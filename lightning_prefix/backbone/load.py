@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from lightning_prefix.assets import asset_path, is_asset
+from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
 
@@ -70,9 +71,13 @@ def load_backbone(
     Raises:
         InputError: if there is no model of that kind at that name.
     """
+    options = options or BackboneOptions()
+    return take_or_load((name, auto_class, options, repr(config)), lambda: _load(name, auto_class, options, config))
+
+
+def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     import transformers
 
-    options = options or BackboneOptions()
     with _loading(name), _quiet():
         model, info = getattr(transformers, auto_class).from_pretrained(
             local_path(name),

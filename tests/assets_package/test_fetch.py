@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from lightning_prefix.assets import ASSETS, Asset, asset_path, cache_folder, cached_path, download, is_asset
-from lightning_prefix.commands.assets import run
 from lightning_prefix.assets.registry import take_model_folder
+from lightning_prefix.commands.assets import run
 from lightning_prefix.errors import InputError
 
 WHEEL = {
