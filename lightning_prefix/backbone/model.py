@@ -86,6 +86,7 @@ class PrefixedModel(nn.Module):
         self.prefixes = nn.ModuleDict()
         self._active: str | None = "default"
         self._is_disabled = False
+        self._rows: PrefixNames | None = None
         named = dict(backbone.named_parameters())
         if unknown := [name for name in trained if name not in named]:
             raise InputError(f"trained={unknown} are no parameters of {type(backbone).__name__}.")
@@ -169,9 +170,14 @@ class PrefixedModel(nn.Module):
                 f"{directory} also holds {', '.join(stored.backbone_tensors)} of the backbone, which all prefixes "
                 "share; load it with PrefixedModel.from_pretrained."
             )
-        self._load_prefix(name, stored)
+        self.add_stored_prefix(name, stored)
 
-    def _load_prefix(self, name: str, stored: files.StoredPrefix) -> None:
+    def add_stored_prefix(self, name: str, stored: files.StoredPrefix) -> None:
+        """Put the prefix of a folder that was read on the model, under this name, but not what it trained of a head.
+
+        Raises:
+            InputError: if the backbone is another one, or the tensors do not fit what the folder says of them.
+        """
         stored.check_backbone(self.backbone)
         prefix = from_tensors(self._frozen(), stored.prefix_tensors, stored.variant)
         stored.check_prefix(prefix)
@@ -248,7 +254,17 @@ class PrefixedModel(nn.Module):
         with serving(self._slot, self._served(prefix_names, args, kwargs)):
             return cast("Any", self.backbone).generate(*args, **kwargs)
 
+    @contextmanager
+    def rows_with(self, names: PrefixNames) -> Iterator[None]:
+        """Inside, `prefix_names` are these where none are given."""
+        outer, self._rows = self._rows, names
+        try:
+            yield
+        finally:
+            self._rows = outer
+
     def _served(self, names: PrefixNames | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Served:
+        names = self._rows if names is None else names
         if names is None:
             names = [self._active]
         else:
@@ -365,7 +381,7 @@ class PrefixedModel(nn.Module):
         nn.Module.__init__(model)
         model._freeze(backbone, list(stored.backbone_tensors), backbone_dropout)
         try:
-            model._load_prefix("default", stored)
+            model.add_stored_prefix("default", stored)
         except BaseException:
             model.unload()
             raise

@@ -105,8 +105,13 @@ class PrefixTask(LightningModule, ABC):
         """The metrics of validation and test."""
 
     @abstractmethod
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """What is minimised: scalar, with its gradient."""
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """What is minimised: scalar, with its gradient.
+
+        Args:
+            outputs: of `forward`, for this batch.
+            batch: with `labels`.
+        """
 
     @abstractmethod
     def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
@@ -182,7 +187,7 @@ class PrefixTask(LightningModule, ABC):
         Raises:
             InputError: if it is not a finite number.
         """
-        loss = self.batch_loss(batch)
+        loss = self.loss(self(batch), batch)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training "

@@ -1,10 +1,11 @@
 """`TextClassification`: one class of several, or any number of labels, per text or pair of texts."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -15,9 +16,12 @@ from torchmetrics.classification import (
 
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, HeadKind, make_head
 from lightning_prefix.tasks.labels import labels_of
-from lightning_prefix.tasks.scoring import ScoringTask
+from lightning_prefix.tasks.scoring import TIE, ScoringTask
+
+_TINY = 1e-7
 
 
 class TextClassification(ScoringTask):
@@ -111,13 +115,14 @@ class TextClassification(ScoringTask):
         problem = "multi_label_classification" if self.multi_label else "single_label_classification"
         return make_head(self.head_kind, len(names), problem, self.backbone_name, words, self.backbone_options)
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy; for multi-label the mean binary cross-entropy.
 
         Args:
             outputs: (batch, labels), float.
-            labels: (batch,), int; for multi-label (batch, labels), float 0 or 1.
+            batch: `labels` are (batch,), int; for multi-label (batch, labels), float 0 or 1.
         """
+        labels = batch["labels"]
         weight = None if self.class_weights is None else outputs.new_tensor(self.class_weights)
         if self.multi_label:
             smooth = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
@@ -142,14 +147,36 @@ class TextClassification(ScoringTask):
             }
         )
 
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
-        """Count one batch."""
-        metrics.update(outputs.sigmoid() if self.multi_label else outputs, labels.long())
+    def combine(self, scores: Sequence[Tensor], weights: Sequence[float], rule: str) -> Tensor:
+        """Logits of an ensemble, (batch, labels).
 
-    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
+        Args:
+            scores: logits of each member, (batch, labels).
+            weights: of each member, which add up to one.
+            rule: `mean`: of the probabilities; `logits`: mean of the logits; `vote`: each member has one vote for the
+                label it holds most likely (for multi-label, for or against every label), and the mean of the
+                probabilities decides where votes are equal.
+        """
+        outputs = torch.stack(list(scores))  # (members, batch, labels)
+        shares = outputs.new_tensor(weights)[:, None, None]
+        if rule == "logits":
+            return (shares * outputs).sum(0)
+        probabilities = outputs.sigmoid() if self.multi_label else outputs.softmax(-1)
+        combined = (shares * probabilities).sum(0)
+        if rule == "vote":
+            largest = one_hot(outputs.argmax(-1), outputs.shape[-1])
+            votes = (shares * (outputs > 0 if self.multi_label else largest)).sum(0)
+            combined = (votes + TIE * combined) / (1 + TIE)
+        return combined.logit(eps=_TINY) if self.multi_label else combined.clamp(min=_TINY).log()
+
+    def update_metrics(self, metrics: MetricCollection, scores: Tensor, batch: Batch) -> None:
+        """Count one batch."""
+        metrics.update(scores.sigmoid() if self.multi_label else scores, batch["labels"].long())
+
+    def describe(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """`label` (a list of them for multi-label) and `probabilities` by label name."""
         names = self._label_names()
-        probabilities = outputs.sigmoid() if self.multi_label else outputs.softmax(1)
+        probabilities = scores.sigmoid() if self.multi_label else scores.softmax(1)
         results = []
         for row in probabilities.tolist():
             by_name = dict(zip(names, row, strict=True))

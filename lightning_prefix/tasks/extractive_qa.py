@@ -1,7 +1,8 @@
 """`ExtractiveQA`: the span of a context that answers a question, or that there is none."""
 
 import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,16 +12,17 @@ from lightning_prefix.backbone import load_config
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import SpanScore, exact_match, token_f1
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
-from lightning_prefix.tasks.base import Batch, PrefixTask
+from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, SpanHead, TokenHead
-from lightning_prefix.tasks.spans import Span, best_spans, null_scores, span_loss
+from lightning_prefix.tasks.scoring import ScoringTask
+from lightning_prefix.tasks.spans import Span, SpanScores, best_spans, combine_spans, null_scores, span_loss
 
 _SHOWN = 5
 _WINDOWS_AT_ONCE = 4  # for each example of a batch
 _LIMIT = torch.finfo(torch.float32).max
 
 
-class ExtractiveQA(PrefixTask):
+class ExtractiveQA(ScoringTask):
     """Question answering as in SQuAD, with cross-entropy over the first and the last token of the answer.
 
     Metrics: `exact_match` and `f1`, 0..100; where some questions have no answer also `f1_answerable` and
@@ -46,6 +48,7 @@ class ExtractiveQA(PrefixTask):
     """
 
     monitor = "val/f1"
+    rules: ClassVar[tuple[str, ...]] = ("mean", "vote")
 
     def __init__(
         self,
@@ -93,24 +96,46 @@ class ExtractiveQA(PrefixTask):
         """Score of "no answer" minus score of the best span above which "no answer" is given; inf for never."""
         return float(self.head.no_answer_threshold) if self.no_answer and self.head is not None else math.inf  # type: ignore[arg-type]
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy of first and last tokens."""
-        return span_loss(self(batch), batch["labels"], batch["attention_mask"])
+    def outputs(self, batch: Batch) -> Tensor:
+        """(windows, tokens, 2), a few windows at a time, since one example may have any number of them."""
+        inputs = self.inputs(batch)
+        size = _WINDOWS_AT_ONCE * len(batch["windows"])
+        parts = zip(*(torch.split(value, size) for value in inputs.values()), strict=True)
+        return torch.cat([self(dict(zip(inputs, part, strict=True))) for part in parts])
 
-    def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of first and last tokens."""
+        return span_loss(outputs, batch["labels"], batch["attention_mask"])
+
+    def scores(self, outputs: Tensor, batch: Batch) -> SpanScores:
+        """The best spans of each example over all its windows, and the score of "no answer"."""
+        logits = outputs.cpu()
+        spans = best_spans(logits, batch["offsets"], batch["windows"], self.n_best, self.max_answer_length)
+        return SpanScores(spans, null_scores(logits, batch["null"], batch["windows"]))
+
+    def combine(self, scores: Sequence[SpanScores], weights: Sequence[float], rule: str) -> SpanScores:
+        """Logarithms of the probabilities that an ensemble gives to spans and to "no answer".
+
+        Args:
+            scores: of each member.
+            weights: of each member, which add up to one.
+            rule: `mean`: of the probabilities of spans of characters, a member's being the softmax over its `n_best`
+                (and "no answer", where it is allowed, less the member's threshold); `vote`: each member has one vote
+                for its answer, and the mean of the probabilities decides where votes are equal.
+        """
+        return combine_spans(scores, weights, bool(self.no_answer), self.n_best, is_vote=rule == "vote")
+
+    def update_metrics(self, metrics: MetricCollection, scores: SpanScores, batch: Batch) -> None:
         """Count one batch of examples, each with all its windows."""
-        logits = self._logits(batch)
-        mean_loss.update(span_loss(logits, batch["labels"], batch["attention_mask"]), weight=len(logits))
-        spans, null = self._candidates(logits, batch)
-        rows = zip(spans, batch["context"], batch["references"], strict=True)
-        scores = [
+        rows = zip(scores.spans, batch["context"], batch["references"], strict=True)
+        results = [
             (exact_match(text, references), token_f1(text, references), any(references))
             for text, references in ((context[found[0].start : found[0].end], texts) for found, context, texts in rows)
         ]
-        matches, f1, answerable = (torch.tensor(column, device=self.device) for column in zip(*scores, strict=True))
-        metrics.update(matches, f1, _margins(spans, null).to(self.device), answerable)
+        matches, f1, answerable = (torch.tensor(column, device=self.device) for column in zip(*results, strict=True))
+        metrics.update(matches, f1, scores.margins().to(self.device), answerable)
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def describe(self, scores: SpanScores, batch: Batch) -> list[dict[str, Any]]:
         """The answer of each example.
 
         Returns:
@@ -118,9 +143,8 @@ class ExtractiveQA(PrefixTask):
             is allowed, of "no answer"), `start` and `end` (characters of the context; None without an answer), and
             `n_best`, up to five of the most probable such answers.
         """
-        spans, null = self._candidates(self._logits(batch), batch)
-        is_none = (_margins(spans, null) > self.no_answer_threshold).tolist()
-        rows = zip(spans, null.tolist(), is_none, batch["context"], strict=True)
+        is_none = (scores.margins() > self.no_answer_threshold).tolist()
+        rows = zip(scores.spans, scores.null.tolist(), is_none, batch["context"], strict=True)
         return [self._described(*row) for row in rows]
 
     def _described(self, spans: list[Span], null: float, is_none: bool, context: str) -> dict[str, Any]:
@@ -133,19 +157,6 @@ class ExtractiveQA(PrefixTask):
             found.append({"answer": "", "score": scores.softmax(0)[-1].item(), "start": None, "end": None})
         best = found[-1] if is_none else found[0]
         return {**best, "n_best": sorted(found, key=lambda answer: -answer["score"])[:_SHOWN]}
-
-    def _candidates(self, logits: Tensor, batch: Batch) -> tuple[list[list[Span]], Tensor]:
-        """The best spans of each example, and the score of "no answer"."""
-        logits = logits.cpu()
-        spans = best_spans(logits, batch["offsets"], batch["windows"], self.n_best, self.max_answer_length)
-        return spans, null_scores(logits, batch["null"], batch["windows"])
-
-    def _logits(self, batch: Batch) -> Tensor:
-        """(windows, tokens, 2), a few windows at a time, since one example may have any number of them."""
-        inputs = self.inputs(batch)
-        size = _WINDOWS_AT_ONCE * len(batch["windows"])
-        parts = zip(*(torch.split(value, size) for value in inputs.values()), strict=True)
-        return torch.cat([self(dict(zip(inputs, part, strict=True))) for part in parts])
 
     def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """With the threshold, which validation tunes in `fit`."""
@@ -167,8 +178,3 @@ class ExtractiveQA(PrefixTask):
                 f"head='auto' is given, but transformers has no question-answering model of the kind of "
                 f"{self.backbone_name!r} ({config.model_type}); use head='linear'."
             )
-
-
-def _margins(spans: list[list[Span]], null: Tensor) -> Tensor:
-    """Score of "no answer" minus score of the best span, (examples,), rounded the same way wherever it is compared."""
-    return null - torch.tensor([found[0].score for found in spans])

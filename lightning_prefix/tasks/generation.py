@@ -140,20 +140,20 @@ class TextGeneration(PrefixTask):
         """With the labels, which the head needs."""
         return {**super().inputs(batch), "labels": batch["labels"]}
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """As `loss` says."""
-        losses = self._token_losses(batch, self.label_smoothing)
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """As `loss` in the arguments says; outputs are logits of the target positions."""
+        losses = self._token_losses(outputs, batch, self.label_smoothing)
         return losses.mean() if self.loss_kind == "token_mean" else losses.sum() / len(batch["input_ids"])
 
-    def _token_losses(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    def _token_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of every target token of the batch, (tokens,)."""
         assert isinstance(self.head, LanguageModelHead)  # noqa: S101
         targets = self.head.targets(batch["labels"])
-        return cross_entropy(self(batch), targets, reduction="none", label_smoothing=label_smoothing)
+        return cross_entropy(outputs, targets, reduction="none", label_smoothing=label_smoothing)
 
     def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """The loss of every row; texts of the rows that are decoded."""
-        losses = self._token_losses(batch)
+        losses = self._token_losses(self(batch), batch)
         mean_loss.update(losses.mean(), weight=len(losses))  # exact with unequal batches and processes
         limit = float("inf") if self.trainer.testing else self.decoded_rows
         chosen = [place for place, index in enumerate(batch["index"].tolist()) if index < limit]
@@ -172,19 +172,20 @@ class TextGeneration(PrefixTask):
             for candidates in self.write(batch)
         ]
 
-    def write(self, batch: Batch) -> list[list[str]]:
+    def write(self, batch: Batch, **options: Any) -> list[list[str]]:
         """What the model writes for each row, best first.
 
         Args:
             batch: `input_ids` and `attention_mask`, (batch, tokens); where rows of a decoder hold a target too,
                 `prompt_length`, (batch,), says where it begins.
+            options: of `generate` that count more than `generation`.
         """
         inputs = PrefixTask.inputs(self, batch)
         length = 0
         if not self.is_encoder_decoder:
             inputs = _left_padded(inputs, batch.get("prompt_length"))
             length = inputs["input_ids"].shape[1]
-        written = self.generate(**inputs).sequences
+        written = self.generate(**inputs, **options).sequences
         texts = self.tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
         each = len(texts) // len(batch["input_ids"])
         return [[text.strip() for text in texts[i : i + each]] for i in range(0, len(texts), each)]

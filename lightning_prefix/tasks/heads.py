@@ -1,7 +1,7 @@
 """What turns a backbone into scores: its own head, a linear layer on pooled states or tokens, or label words."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -33,6 +33,19 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
         """(batch, outputs) or (batch, tokens, outputs) from the model's inputs."""
+
+    def split(self, outputs: Tensor, batches: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """The outputs of each batch, as if it had been read alone.
+
+        Args:
+            outputs: of `forward` for the rows of all batches, one batch after the other, padded to a common width.
+            batches: as they are alone.
+        """
+        ids = [batch["input_ids"] for batch in batches]
+        parts = torch.split(outputs, [len(tokens) for tokens in ids])
+        if outputs.dim() < 3:
+            return list(parts)
+        return [part[:, : tokens.shape[1]] for part, tokens in zip(parts, ids, strict=True)]
 
 
 class OwnHead(Head):
@@ -187,6 +200,10 @@ class LanguageModelHead(Head):
         """The labels of the wanted positions, (positions,)."""
         labels = labels if self.is_encoder_decoder else labels[:, 1:]
         return labels[labels != NO_LABEL]
+
+    def split(self, outputs: Tensor, batches: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+        """The logits of each batch's wanted positions."""
+        return list(torch.split(outputs, [len(self.targets(batch["labels"])) for batch in batches]))
 
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
         """(positions, vocabulary): logits of the wanted positions, row by row."""

@@ -1,14 +1,19 @@
 """`TextRegression`: a number per text or pair of texts."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, make_head
 from lightning_prefix.tasks.scoring import ScoringTask
+
+_ROUNDING = 1e-5  # of weights that add up
 
 
 class TextRegression(ScoringTask):
@@ -30,6 +35,7 @@ class TextRegression(ScoringTask):
     """
 
     monitor: ClassVar[str] = "val/pearson"  # type: ignore[misc]
+    rules: ClassVar[tuple[str, ...]] = ("mean", "median")
 
     def __init__(
         self,
@@ -49,9 +55,9 @@ class TextRegression(ScoringTask):
         """One output."""
         return make_head(self.head_kind, 1, "regression", self.backbone_name, (), self.backbone_options)
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean squared error of (batch, 1) against (batch,)."""
-        return mse_loss(outputs.squeeze(1), labels)
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error of (batch, 1) against `labels`, (batch,)."""
+        return mse_loss(outputs.squeeze(1), batch["labels"])
 
     def make_metrics(self) -> MetricCollection:
         """Pearson, Spearman, mean squared error."""
@@ -59,10 +65,29 @@ class TextRegression(ScoringTask):
             {"pearson": PearsonCorrCoef(), "spearman": SpearmanCorrCoef(), "mse": MeanSquaredError()}
         )
 
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
-        """Count one batch."""
-        metrics.update(outputs.squeeze(1), labels)
+    def combine(self, scores: Sequence[Tensor], weights: Sequence[float], rule: str) -> Tensor:
+        """Values of an ensemble, (batch, 1).
 
-    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
+        Args:
+            scores: of each member, (batch, 1).
+            weights: of each member, which add up to one.
+            rule: `mean`, or `median`: the value at which half of the weight is reached (the middle between two, where
+                it is reached exactly).
+        """
+        outputs = torch.stack(list(scores))  # (members, batch, 1)
+        shares = outputs.new_tensor(weights)[:, None, None]
+        if rule == "mean":
+            return (shares * outputs).sum(0)
+        ordered, places = outputs.sort(0)
+        reached = shares.expand_as(outputs).gather(0, places).cumsum(0)
+        lower = (reached < 0.5 - _ROUNDING).sum(0, keepdim=True)
+        upper = (reached < 0.5 + _ROUNDING).sum(0, keepdim=True)
+        return ((ordered.gather(0, lower) + ordered.gather(0, upper)) / 2)[0]
+
+    def update_metrics(self, metrics: MetricCollection, scores: Tensor, batch: Batch) -> None:
+        """Count one batch."""
+        metrics.update(scores.squeeze(1), batch["labels"])
+
+    def describe(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
         """`value` of each row."""
-        return [{"value": value} for value in outputs.squeeze(1).tolist()]
+        return [{"value": value} for value in scores.squeeze(1).tolist()]

@@ -1,39 +1,64 @@
-"""`ScoringTask`: tasks whose head gives scores, which a loss compares with labels."""
+"""`ScoringTask`: tasks whose outputs are scores, of classes, words or spans, which members of an ensemble can share."""
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_prefix.tasks.base import Batch, PrefixTask
 
+TIE = 1e-3
+"""What the mean of the probabilities counts beside a vote: it decides where votes are equal."""
+
 
 class ScoringTask(PrefixTask):
-    """A task of scores and labels; what a subclass defines is the same in training, validation and prediction."""
+    """A task of scores; what a subclass defines is the same in validation, prediction and ensembles.
+
+    `outputs` are tensors as the loss takes them. `scores` are what they say of each row, in terms that do not depend
+    on the tokenizer: here members of an ensemble meet, whatever their backbones.
+    """
+
+    rules: ClassVar[tuple[str, ...]] = ("mean", "logits", "vote")
+    """How `combine` can make one score of several; the first is the usual one."""
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Those of `forward`, (rows, ...); a task may take a few rows at a time."""
+        return cast("Tensor", self(batch))
+
+    def loss_weight(self, outputs: Tensor, batch: Batch) -> Any:
+        """How much the mean loss of this batch counts, so that it is exact with unequal batches and processes."""
+        return len(outputs)
+
+    def scores(self, outputs: Tensor, batch: Batch) -> Any:
+        """What the outputs say of each row; here the outputs, (batch, outputs), themselves."""
+        return outputs
 
     @abstractmethod
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Scalar, from the head's outputs (batch, outputs) and the labels."""
+    def combine(self, scores: Sequence[Any], weights: Sequence[float], rule: str) -> Any:
+        """Scores of an ensemble.
+
+        Args:
+            scores: of each member, for the same rows.
+            weights: of each member, which add up to one.
+            rule: one of `rules`.
+        """
 
     @abstractmethod
-    def update_metrics(self, metrics: MetricCollection, outputs: Tensor, labels: Tensor) -> None:
+    def update_metrics(self, metrics: MetricCollection, scores: Any, batch: Batch) -> None:
         """Count one batch."""
 
     @abstractmethod
-    def describe(self, outputs: Tensor) -> list[dict[str, Any]]:
-        """Results for people, one plain dict per row of (batch, outputs)."""
-
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """The loss of the scores."""
-        return self.loss(self(batch), batch["labels"])
+    def describe(self, scores: Any, batch: Batch) -> list[dict[str, Any]]:
+        """Results for people, one plain dict per row."""
 
     def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """Count one batch."""
-        outputs, labels = self(batch), batch["labels"]
-        self.update_metrics(metrics, outputs, labels)
-        mean_loss.update(self.loss(outputs, labels), weight=len(labels))  # exact with unequal batches and processes
+        outputs = self.outputs(batch)
+        mean_loss.update(self.loss(outputs, batch), weight=self.loss_weight(outputs, batch))
+        self.update_metrics(metrics, self.scores(outputs, batch), batch)
 
     def answers(self, batch: Batch) -> list[dict[str, Any]]:
         """The scores, described."""
-        return self.describe(self(batch))
+        return self.describe(self.scores(self.outputs(batch), batch), batch)

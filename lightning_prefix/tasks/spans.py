@@ -7,13 +7,17 @@ within the length limit is scored, not only those between the n best starts and 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
-__all__ = ["Span", "best_spans", "null_scores", "span_loss", "span_scores"]
+from lightning_prefix.tasks.scoring import TIE
+
+__all__ = ["Span", "SpanScores", "best_spans", "combine_spans", "null_scores", "span_loss", "span_scores"]
+
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,22 @@ class Span:
     score: float
     start: int
     end: int
+
+
+class SpanScores(NamedTuple):
+    """What is said of the examples of a batch.
+
+    Attributes:
+        spans: the best ones of each example, best first.
+        null: score of "no answer", (examples,).
+    """
+
+    spans: list[list[Span]]
+    null: Tensor
+
+    def margins(self) -> Tensor:
+        """Score of "no answer" minus that of the best span, (examples,); rounded alike wherever it is compared."""
+        return self.null - torch.tensor([found[0].score for found in self.spans])
 
 
 def span_loss(logits: Tensor, labels: Tensor, attention_mask: Tensor) -> Tensor:
@@ -96,3 +116,39 @@ def null_scores(logits: Tensor, null: Sequence[int], windows: Sequence[int]) -> 
     """
     scores = logits[torch.arange(len(logits)), torch.tensor(null)].sum(-1)
     return torch.stack([of_example.min() for of_example in torch.split(scores, list(windows))])
+
+
+def combine_spans(
+    members: Sequence[SpanScores], weights: Sequence[float], no_answer: bool, n_best: int, *, is_vote: bool
+) -> SpanScores:
+    """Logarithms of the members' weighted mean probabilities of spans of characters, and of "no answer".
+
+    Args:
+        members: scores of each member for the same examples.
+        weights: of each member, which add up to one.
+        no_answer: whether there is "no answer".
+        n_best: spans of an example, >= 1.
+        is_vote: a member's probability counts as 1 for its best answer and as nearly 0 for the others.
+    """
+    spans, null = [], []
+    for example in range(len(members[0].spans)):
+        found: dict[tuple[int, int] | None, float] = {None: 0.0} if no_answer else {}
+        for member, weight in zip(members, weights, strict=True):
+            places: list[tuple[int, int] | None] = [(span.start, span.end) for span in member.spans[example]]
+            scores = [span.score for span in member.spans[example]]
+            if no_answer:
+                places, scores = [*places, None], [*scores, member.null[example].item()]
+            shares = torch.tensor(scores).softmax(0)
+            if is_vote:
+                shares = TIE * shares
+                shares[int(torch.tensor(scores).argmax())] += 1
+            for place, share in zip(places, shares.tolist(), strict=True):
+                found[place] = found.get(place, 0.0) + weight * share
+        ranked = sorted((-share, *place) for place, share in found.items() if place is not None)
+        spans.append([Span(_log(-share), start, end) for share, start, end in ranked[:n_best]])
+        null.append(_log(found.get(None, 0.0)))
+    return SpanScores(spans, torch.tensor(null))
+
+
+def _log(share: float) -> float:
+    return math.log(max(share, _TINY))

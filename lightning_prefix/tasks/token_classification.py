@@ -1,23 +1,27 @@
 """`TokenClassification`: a tag for each word."""
 
+import math
 import re
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, cast
 
+import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric, MetricCollection
+from torch.nn.functional import cross_entropy, one_hot
+from torchmetrics import MetricCollection
 
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import EntityScore, entities
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
-from lightning_prefix.tasks.base import Batch, PrefixTask
+from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import NO_LABEL, Head, OwnHead, TokenHead
 from lightning_prefix.tasks.labels import labels_of
+from lightning_prefix.tasks.scoring import TIE, ScoringTask
 
 _ENTITY_TAG = re.compile(r"O$|[BIESLU](-|$)")
 
 
-class TokenClassification(PrefixTask):
+class TokenClassification(ScoringTask):
     """Named entities, parts of speech and the like: cross-entropy at the first token of each word.
 
     Metrics, higher is better: micro `precision`, `recall` and `f1` of whole entities, and `accuracy` of tags. Words
@@ -79,21 +83,40 @@ class TokenClassification(PrefixTask):
         """Scores of entities, and accuracy."""
         return MetricCollection({"entities": EntityScore()})
 
-    def batch_loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy, mean over the words of the batch."""
-        return self._loss(self(batch), batch["labels"])
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of outputs (batch, tokens, labels), mean over the words of the batch."""
+        return cross_entropy(outputs.flatten(0, 1), batch["labels"].flatten(), ignore_index=NO_LABEL)
 
-    def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
+    def loss_weight(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The number of words."""
+        return cast("Tensor", (batch["labels"] != NO_LABEL).sum())
+
+    def scores(self, outputs: Tensor, batch: Batch) -> list[Tensor]:
+        """Logits of the words of each row, (words, labels); NaN for a word that `max_length` cut off."""
+        found = []
+        for row, positions in zip(outputs.cpu(), batch["word_positions"], strict=True):
+            places = torch.tensor(positions)
+            found.append(row[places.clamp(min=0)].masked_fill(places[:, None] < 0, math.nan))
+        return found
+
+    def combine(self, scores: Sequence[list[Tensor]], weights: Sequence[float], rule: str) -> list[Tensor]:
+        """Logits of an ensemble for the words of each row, (words, labels); NaN where no member has the word.
+
+        Args:
+            scores: of each member, logits (words, labels) per row.
+            weights: of each member, which add up to one.
+            rule: `mean`: of the probabilities; `logits`: mean of the logits; `vote`: each member has one vote a word,
+                and the mean of the probabilities decides where votes are equal.
+        """
+        return [_combined_words(torch.stack(row), weights, rule) for row in zip(*scores, strict=True)]
+
+    def update_metrics(self, metrics: MetricCollection, scores: list[Tensor], batch: Batch) -> None:
         """Count one batch."""
-        outputs, labels = self(batch), batch["labels"]
-        mean_loss.update(self._loss(outputs, labels), weight=(labels != NO_LABEL).sum())
-        predictions = [
-            [_as_entity_tag(tag or "O") for tag in tags] for tags in self._tags(outputs, batch["word_positions"])
-        ]
+        predictions = [[_as_entity_tag(tag or "O") for tag in tags] for tags in self._tags(scores)]
         references = [[_as_entity_tag(tag) for tag in tags] for tags in batch["tags"]]
         metrics.update(predictions, references)
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def describe(self, scores: list[Tensor], batch: Batch) -> list[dict[str, Any]]:
         """`tags` of the words, None where `max_length` cut them off, and `entities`.
 
         An entity has its `text` (words with blanks between them), `type`, `start` and `end`: word numbers from 0, the
@@ -101,20 +124,15 @@ class TokenClassification(PrefixTask):
         """
         return [
             {"tags": tags, "entities": _described(words, tags)}
-            for words, tags in zip(batch["words"], self._tags(self(batch), batch["word_positions"]), strict=True)
+            for words, tags in zip(batch["words"], self._tags(scores), strict=True)
         ]
 
-    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Scalar, of outputs (batch, tokens, labels) and labels (batch, tokens)."""
-        return cross_entropy(outputs.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL)
-
-    def _tags(self, outputs: Tensor, word_positions: list[list[int]]) -> list[list[str | None]]:
+    def _tags(self, scores: list[Tensor]) -> list[list[str | None]]:
         """The tag of each word; None for a word without a token."""
         names = self._label_names()
-        numbers = outputs.argmax(-1).tolist()
         return [
-            [names[row[position]] if position >= 0 else None for position in positions]
-            for row, positions in zip(numbers, word_positions, strict=True)
+            [None if cut else names[number] for number, cut in zip(row.argmax(-1).tolist(), missing, strict=True)]
+            for row, missing in ((row, row.isnan().any(-1).tolist()) for row in scores)
         ]
 
     def _label_names(self) -> list[str]:
@@ -126,6 +144,20 @@ class TokenClassification(PrefixTask):
         if len(self.labels) < 2:
             raise InputError(f"there is one label only, {self.labels}; a classification needs two or more.")
         return self.labels
+
+
+def _combined_words(logits: Tensor, weights: Sequence[float], rule: str) -> Tensor:
+    """(members, words, labels) -> (words, labels), of the members that have the word."""
+    shares = logits.new_tensor(weights)[:, None, None].expand_as(logits)
+    shares = shares.masked_fill(logits.isnan(), 0)
+    shares = shares / shares.sum(0)  # 0 / 0 is NaN
+    known = logits.nan_to_num()
+    if rule == "logits":
+        return (shares * known).sum(0)
+    combined = (shares * known.softmax(-1)).sum(0)
+    if rule == "vote":
+        combined = (shares * one_hot(known.argmax(-1), known.shape[-1])).sum(0) + TIE * combined
+    return combined.log()
 
 
 def _as_entity_tag(tag: str) -> str:

@@ -365,7 +365,8 @@ def test_the_loss_of_a_row_is_that_of_its_replies(family, byte_tokenizer, tmp_pa
     collate, apart = data.collator(), 0
 
     def loss(row, labels):
-        return task.batch_loss(collate([{**row, "labels": labels}]))
+        batch = collate([{**row, "labels": labels}])
+        return task.loss(task(batch), batch)
 
     for row in data._ready["validation"]:
         row = {name: row[name] for name in ("input_ids", "attention_mask", "labels", "prompt_length")}

@@ -126,7 +126,7 @@ def test_a_translation_begins_with_its_language(family, tmp_path):
     batch = next(iter(module.val_dataloader()))
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     with torch.no_grad():
-        torch.testing.assert_close(task.eval().batch_loss(batch), task.model(**inputs).loss)
+        torch.testing.assert_close(task.eval().loss(task.eval()(batch), batch), task.model(**inputs).loss)
         written = task.generate(batch["input_ids"], attention_mask=batch["attention_mask"]).sequences
     code = module.generation.get("forced_bos_token_id", module.generation.get("decoder_start_token_id"))
     assert set(written[:, 1 if "forced_bos_token_id" in module.generation else 0].tolist()) == {code}

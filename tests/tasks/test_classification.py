@@ -18,7 +18,7 @@ def test_cross_entropy_with_weights_and_smoothing():
     log_probabilities = OUTPUTS - OUTPUTS.exp().sum(1, keepdim=True).log()
     targets = torch.nn.functional.one_hot(labels).float() * (1 - smoothing) + smoothing / 2
     expected = -(targets * log_probabilities * weights).sum() / weights[labels].sum()
-    loss = task(class_weights=[1.0, 3.0], label_smoothing=smoothing).loss(OUTPUTS, labels)
+    loss = task(class_weights=[1.0, 3.0], label_smoothing=smoothing).loss(OUTPUTS, {"labels": labels})
     torch.testing.assert_close(loss, expected)
 
 
@@ -27,7 +27,7 @@ def test_multi_label_loss_with_smoothing():
     targets = labels * 0.8 + 0.1
     p = OUTPUTS.sigmoid()
     expected = -(targets * p.log() + (1 - targets) * (1 - p).log()).mean()
-    torch.testing.assert_close(task(multi_label=True, label_smoothing=0.2).loss(OUTPUTS, labels), expected)
+    torch.testing.assert_close(task(multi_label=True, label_smoothing=0.2).loss(OUTPUTS, {"labels": labels}), expected)
 
 
 def test_text_start_has_the_instruction_as_its_default(bert_folder):

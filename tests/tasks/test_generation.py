@@ -72,16 +72,16 @@ def test_losses_and_gradients_are_those_of_transformers(family, language_model):
     task = built(language_model(family))
     batch = batch_of(task)
     own = task.model(**{name: batch[name] for name in ("input_ids", "attention_mask", "labels")})
-    torch.testing.assert_close(task.batch_loss(batch), own.loss)
-    torch.testing.assert_close(gradients(task, task.batch_loss(batch)), gradients(task, own.loss))
+    torch.testing.assert_close(task.loss(task(batch), batch), own.loss)
+    torch.testing.assert_close(gradients(task, task.loss(task(batch), batch)), gradients(task, own.loss))
     task.loss_kind = "example_sum"
     logits, labels = own.logits.log_softmax(-1), batch["labels"]
     if not task.is_encoder_decoder:
         logits, labels = logits[:, :-1], labels[:, 1:]
     rows = [-sum(at[y] for at, y in zip(*row, strict=True) if y != -100) for row in zip(logits, labels, strict=True)]
-    torch.testing.assert_close(task.batch_loss(batch), sum(rows) / len(rows))
+    torch.testing.assert_close(task.loss(task(batch), batch), sum(rows) / len(rows))
     task.label_smoothing = 0.3
-    assert task.batch_loss(batch) != sum(rows) / len(rows)
+    assert task.loss(task(batch), batch) != sum(rows) / len(rows)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "cohere", "granite", "t5", "bart"])
@@ -177,7 +177,7 @@ def test_validation_counts_every_row_and_writes_the_first(family, language_model
         losses.append(scores["val/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     batch = batch_of(task)
-    assert losses[0] == pytest.approx(task.batch_loss(batch).item(), rel=1e-5)
+    assert losses[0] == pytest.approx(task.loss(task(batch), batch).item(), rel=1e-5)
     task.written = []
     trainer(tmp_path).test(task, data(eval_batch_size=4), verbose=False)
     assert sorted(task.written) == list(range(6))

@@ -38,7 +38,7 @@ def test_loss_is_the_mean_over_words():
     outputs, labels = torch.randn(2, 3, 4), torch.tensor([[-100, 2, -100], [1, 0, -100]])
     at = [(0, 1, 2), (1, 0, 1), (1, 1, 0)]
     expected = -sum(outputs[i, j].log_softmax(0)[label] for i, j, label in at) / 3
-    torch.testing.assert_close(lp.TokenClassification("unused")._loss(outputs, labels), expected)
+    torch.testing.assert_close(lp.TokenClassification("unused").loss(outputs, {"labels": labels}), expected)
 
 
 @pytest.mark.parametrize("tags", [TAGS, PARTS_OF_SPEECH], ids=["entities", "parts_of_speech"])
