@@ -15,6 +15,7 @@ from lightning_prefix.data import (
     TokenClassificationDataModule,
     TranslationDataModule,
 )
+from lightning_prefix.ensemble import Ensemble, average_folders, fit_weights
 from lightning_prefix.errors import InputError
 from lightning_prefix.peft import from_peft, to_peft
 from lightning_prefix.predictor import Predictor
@@ -55,6 +56,7 @@ __all__ = [
     "Chat",
     "Dialogue",
     "DialogueDataModule",
+    "Ensemble",
     "ExtractiveQA",
     "ExtractiveQADataModule",
     "FlatPrefix",
@@ -89,8 +91,10 @@ __all__ = [
     "TokenClassificationDataModule",
     "Translation",
     "TranslationDataModule",
+    "average_folders",
     "average_prefixes",
     "concatenate_prefixes",
+    "fit_weights",
     "from_peft",
     "to_peft",
 ]

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lightning_prefix.data import TextDataModule, data_from
 from lightning_prefix.data.preprocess import library_versions
+from lightning_prefix.ensemble import Ensemble
+from lightning_prefix.ensemble.folder import is_ensemble
 from lightning_prefix.tasks import PrefixTask
 
 Text = str | Sequence[Any] | Mapping[str, Any]
@@ -19,7 +21,7 @@ class Predictor:
     """A trained prefix with its backbone, head and tokenizer, ready for raw text.
 
     Args:
-        task: with weights.
+        task: with weights, or an ensemble.
         data: reads the texts, as in training; it needs no source.
         batch_size: rows per forward pass, >= 1.
 
@@ -30,11 +32,12 @@ class Predictor:
         {'label': 'positive', 'probabilities': {'negative': 0.02, 'positive': 0.98}}
     """
 
-    def __init__(self, task: PrefixTask, data: TextDataModule, batch_size: int = 32) -> None:
+    def __init__(self, task: PrefixTask | Ensemble, data: TextDataModule, batch_size: int = 32) -> None:
         task.configure_model()
         self.task = task.eval()
         self.data = data
-        data.serve(task)
+        if isinstance(task, PrefixTask):  # the readings of an ensemble serve its members already
+            data.serve(task)
         library_versions(data.preprocess)  # what is missing is named now
         self.batch_size = batch_size
 
@@ -47,7 +50,7 @@ class Predictor:
         batch_size: int = 32,
         **overrides: Any,
     ) -> "Predictor":
-        """Load what `fit` or `PrefixTask.save_pretrained` wrote.
+        """Load what `fit`, `PrefixTask.save_pretrained` or `Ensemble.save_pretrained` wrote.
 
         Args:
             directory: the folder.
@@ -58,6 +61,9 @@ class Predictor:
         Raises:
             InputError: if the folder is damaged or holds no task.
         """
+        if is_ensemble(directory):
+            ensemble = Ensemble.from_pretrained(directory, **overrides)
+            return cls(ensemble.to(device), ensemble.readings[0], batch_size)
         task, description = PrefixTask.load_folder(directory, **overrides)
         return cls(task.to(device), data_from(description, directory), batch_size)
 
@@ -87,6 +93,7 @@ class Predictor:
             for start in range(0, len(rows), self.batch_size):
                 chosen = by_length[start : start + self.batch_size]
                 batch = collate([rows[i] for i in chosen])
+                batch["inputs"] = [texts[i] for i in chosen]
                 on_device = {k: v.to(self.task.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
                 for index, result in zip(chosen, self.task.answers(on_device), strict=True):
                     results[index] = result

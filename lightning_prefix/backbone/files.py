@@ -48,6 +48,12 @@ class StoredPrefix:
         return str(self.description["prefix"]["variant"])
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, by their names in the file."""
+        groups = {"prefix": self.prefix_tensors, "backbone": self.backbone_tensors, "head": self.head_tensors}
+        return {f"{group}.{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
+
+    @property
     def positions(self) -> str:
         """`keep` or `shift`."""
         return str(self.description["positions"])

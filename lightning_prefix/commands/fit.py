@@ -16,9 +16,12 @@ import lightning_prefix
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.commands.parser import SuggestingParser
 from lightning_prefix.data import DialogueDataModule, TextDataModule
+from lightning_prefix.ensemble import Ensemble
+from lightning_prefix.ensemble.folder import is_ensemble, read_ensemble
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.tasks.arguments import safe_arguments
+from lightning_prefix.tasks.base import stored_task
 from lightning_prefix.tasks.checkpoint import read_checkpoint
 
 _EPILOG = (
@@ -41,7 +44,7 @@ class PrefixCLI(LightningCLI):
     """
 
     datamodule: TextDataModule
-    model: PrefixTask
+    model: Any  # a PrefixTask, or an Ensemble
 
     def __init__(self, args: ArgsType = None, run: bool = True, **parser_kwargs: Any) -> None:
         super().__init__(
@@ -93,6 +96,9 @@ class PrefixCLI(LightningCLI):
             return
         stored = _stored_model(path)
         self.config = _parse(parser, _with_defaults(args, {"model": stored}))
+        if is_ensemble(path):
+            rank_zero_info("the members of the ensemble are as they were stored; options of the model are not used")
+            return
         arguments = self.config[self.config.subcommand].model.init_args
         for key, trained, now in _differences(stored["init_args"], arguments):
             if now is None:  # null means "as it comes", and it comes from the checkpoint
@@ -115,14 +121,25 @@ class PrefixCLI(LightningCLI):
                 f"`{self.subcommand}` needs a trained prefix: give --ckpt_path FILE.ckpt (`fit` prints it at its end), "
                 "or --untrained true to run the frozen backbone alone, without a prefix, for a comparison."
             )
+        if self.subcommand == "fit" and config.get("ckpt_path") and Path(config.ckpt_path).is_dir():
+            raise InputError(
+                f"ckpt_path {config.ckpt_path} is a folder; `fit` goes on from a .ckpt, which has the optimizer's "
+                "state. To start from a trained prefix give --model.prefix.init file --model.prefix.init_file FOLDER."
+            )
         if self.subcommand == "predict":
             config.return_predictions = False  # the writer has them; memory stays flat
 
     def instantiate_classes(self) -> None:
-        """As Lightning's; without a checkpoint the backbone runs alone."""
+        """As Lightning's; a folder in place of a checkpoint is loaded, without either the backbone runs alone."""
         super().instantiate_classes()
         config = self.config[self.subcommand]
         self.model.without_prefix = self.subcommand != "fit" and not config.get("ckpt_path")
+        if config.get("ckpt_path") and Path(config.ckpt_path).is_dir():
+            self.config_init[self.subcommand].ckpt_path = None  # it is loaded here, not by the Trainer
+            if is_ensemble(config.ckpt_path):
+                self.model = Ensemble.from_pretrained(config.ckpt_path)
+            else:
+                self.model.configure_from(config.ckpt_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The trainer, without our checkpoints where they are turned off."""
@@ -189,8 +206,12 @@ def _checkpoint_path(args: Any) -> str | None:
 
 
 def _stored_model(path: str) -> dict[str, Any]:
-    """The model's section of a config, as the checkpoint was trained with it."""
-    arguments = safe_arguments(read_checkpoint(path)["hyper_parameters"])
+    """The model's section of a config, as the checkpoint, or the prefix in a folder, was trained with it."""
+    if Path(path).is_dir():
+        folder = read_ensemble(Path(path)).members[0] if is_ensemble(path) else Path(path)
+        arguments = safe_arguments(stored_task(folder)["hyper_parameters"])
+    else:
+        arguments = safe_arguments(read_checkpoint(path)["hyper_parameters"])
     return {"class_path": arguments.pop("_class_path"), "init_args": arguments}
 
 

@@ -143,6 +143,7 @@ class TextDataModule(LightningDataModule, ABC):
         self._train_loader: ResumableDataLoader | None = None
         self._begin_at: dict[str, int] = {}
         self._encoded: dict[tuple[Any, ...], datasets.Dataset] = {}
+        self._raw: dict[str, datasets.Dataset] = {}
         self._ready: dict[str, datasets.Dataset] = {}
         self._has_cut = False
 
@@ -363,6 +364,14 @@ class TextDataModule(LightningDataModule, ABC):
             "rank": 0 if self.trainer is None else self.trainer.global_rank,
         }
 
+    def raw_rows(self, role: str) -> "datasets.Dataset":
+        """The rows in which the `index` of a batch is a position.
+
+        Args:
+            role: "train", "validation", "test" or "predict", which must be set up.
+        """
+        return self._raw[role]
+
     def _raw_predict_rows(self) -> "datasets.Dataset":
         if self.predict is not None:
             return load_predict_rows(self.predict, self.text_column)
@@ -385,7 +394,9 @@ class TextDataModule(LightningDataModule, ABC):
         if name != "validation" or has_split(self.splits, name):
             built = {"validation": self._encode_split("validation")}
             return built if stage == "validate" else {"train": self._encode_split("train"), **built}
-        train, validation = self.cut_validation(self._encode_split("train"))
+        encoded = self._encode_split("train")
+        self._raw["validation"] = self._raw["train"]  # unless the cut encodes other rows
+        train, validation = self.cut_validation(encoded)
         if not self._has_cut:
             self._has_cut = True
             rank_zero_info(
@@ -405,6 +416,7 @@ class TextDataModule(LightningDataModule, ABC):
         check_labelled(rows, self.label_column, self.labels, self.split_names[role], f"{role}_split")
 
     def _encode(self, role: str, rows: "datasets.Dataset", *, is_labelled: bool) -> "datasets.Dataset":
+        self._raw[role] = rows
         split = self.split_names.get(role, role)
         arguments = self._encode_arguments(rows if is_labelled else None, role)
         key = (role, repr(arguments))

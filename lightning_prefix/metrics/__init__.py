@@ -11,7 +11,7 @@ from lightning_prefix.metrics.answers import (
 from lightning_prefix.metrics.dialogue import Distinct
 from lightning_prefix.metrics.entities import EntityScore, entities
 from lightning_prefix.metrics.rouge import Rouge
-from lightning_prefix.metrics.translation import Bleu, ChrF
+from lightning_prefix.metrics.translation import Bleu, ChrF, sentence_chrf
 
 __all__ = [
     "AnswerExactMatch",
@@ -25,5 +25,6 @@ __all__ = [
     "entities",
     "exact_match",
     "normalize_answer",
+    "sentence_chrf",
     "token_f1",
 ]

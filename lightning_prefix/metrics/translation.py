@@ -122,6 +122,16 @@ class ChrF(Metric):  # type: ignore[misc]
         return _signature(self, f"case:mixed|eff:yes|nc:{_CHARACTER_ORDER}|nw:{self.word_order}|space:no")
 
 
+def sentence_chrf(prediction: str, reference: str) -> float:
+    """ChrF of one text, 0..100, as `sacrebleu.sentence_chrf` with one reference.
+
+    Example:
+        >>> round(sentence_chrf("A cat sat on the mat.", "The cat sat on the mat."), 2)
+        82.56
+    """
+    return _f2(_shared(_ngrams(prediction, 0), _ngrams(reference, 0)))
+
+
 def _ngrams(text: str, word_order: int) -> list[Counter[str]]:
     """How often each n-gram is there, by order: of characters without white space, then of words."""
     letters = "".join(text.split())

@@ -121,6 +121,9 @@ class PrefixTask(LightningModule, ABC):
     def answers(self, batch: Batch) -> list[dict[str, Any]]:
         """Results for people, one plain dict per row."""
 
+    def before_compute(self, metrics: MetricCollection) -> None:
+        """Tell the metrics what only this task knows; called before they are computed."""
+
     def instruction(self) -> str:
         """Text that `init: text` starts from when the prefix names none."""
         return "Read the text and answer:"
@@ -137,6 +140,14 @@ class PrefixTask(LightningModule, ABC):
         """Load the backbone, freeze it and put the prefix on it; once."""
         if self.model is None:
             self._build(None)
+
+    def configure_from(self, directory: str | Path) -> None:
+        """Load the backbone, freeze it and put the prefix of a folder on it, which `save_pretrained` wrote.
+
+        Raises:
+            InputError: if the folder is damaged or does not fit.
+        """
+        self._build(prefix_files.read(Path(directory)))
 
     def _build(self, stored: prefix_files.StoredPrefix | None) -> None:
         self.head = self.make_head()
@@ -214,6 +225,7 @@ class PrefixTask(LightningModule, ABC):
 
     def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """The same numbers on every process, since metrics gather their states."""
+        self.before_compute(metrics)
         values = {f"{name}/loss": mean_loss.compute(), **metrics.compute()}
         self.log_dict(values, prog_bar=name == "val", sync_dist=True)
         mean_loss.reset()
@@ -330,14 +342,9 @@ class PrefixTask(LightningModule, ABC):
     @classmethod
     def load_folder(cls, directory: str | Path, **overrides: Any) -> tuple["PrefixTask", dict[str, Any]]:
         """As `from_pretrained`, with what was stored about the data."""
-        stored = prefix_files.read(Path(directory))
-        description = stored.description.get("task")
-        if description is None:
-            raise InputError(
-                f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
-            )
+        description = stored_task(directory)
         arguments = description["hyper_parameters"]
-        task = task_from(cls, arguments, overrides, lambda task: task._build(stored), directory)
+        task = task_from(cls, arguments, overrides, lambda task: task.configure_from(directory), directory)
         return task.eval(), description["data"]
 
     @_restricted_classmethod
@@ -413,3 +420,17 @@ class PrefixTask(LightningModule, ABC):
                 + (f", and {reserved} of them are kept for the target" if reserved else "")
                 + f"; use max_length <= {limit - reserved}."
             )
+
+
+def stored_task(directory: str | Path) -> dict[str, Any]:
+    """What a folder says of its task: `hyper_parameters`, and of the `data` for a `Predictor`.
+
+    Raises:
+        InputError: if it is damaged, or holds a prefix without a task.
+    """
+    description = prefix_files.read(Path(directory)).description.get("task")
+    if description is None:
+        raise InputError(
+            f"{directory} holds a prefix without a task; load it with PrefixedModel.from_pretrained instead."
+        )
+    return cast("dict[str, Any]", description)

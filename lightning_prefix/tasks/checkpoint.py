@@ -70,7 +70,7 @@ def read_checkpoint(path: str | Path | IO[bytes], map_location: Any = "cpu") -> 
             file.seek(0)
             checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"there is no checkpoint at {path}; give the path of a .ckpt file.") from error
+        raise InputError(f"there is no checkpoint at {path}; give a .ckpt file, or a folder with a prefix.") from error
     except Exception as error:  # a damaged archive or pickle raises whatever it happens to
         reason = str(error).strip().split("\n")[0]
         raise InputError(

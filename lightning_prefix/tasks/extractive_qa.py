@@ -1,7 +1,7 @@
 """`ExtractiveQA`: the span of a context that answers a question, or that there is none."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -94,7 +94,9 @@ class ExtractiveQA(ScoringTask):
     @property
     def no_answer_threshold(self) -> float:
         """Score of "no answer" minus score of the best span above which "no answer" is given; inf for never."""
-        return float(self.head.no_answer_threshold) if self.no_answer and self.head is not None else math.inf  # type: ignore[arg-type]
+        if not self.no_answer or self.head is None:
+            return math.inf
+        return float(getattr(self.head, "no_answer_threshold", 0.0))  # an ensemble's head has none: it is 0
 
     def outputs(self, batch: Batch) -> Tensor:
         """(windows, tokens, 2), a few windows at a time, since one example may have any number of them."""
@@ -112,6 +114,12 @@ class ExtractiveQA(ScoringTask):
         logits = outputs.cpu()
         spans = best_spans(logits, batch["offsets"], batch["windows"], self.n_best, self.max_answer_length)
         return SpanScores(spans, null_scores(logits, batch["null"], batch["windows"]))
+
+    def member_scores(self, outputs: Tensor, batch: Batch, head_state: Mapping[str, Tensor]) -> SpanScores:
+        """The scores, with that of "no answer" less the member's threshold, so that the ensemble's is 0."""
+        spans, null = self.scores(outputs, batch)
+        threshold = head_state.get("head.no_answer_threshold")
+        return SpanScores(spans, null if threshold is None else null - threshold.cpu())
 
     def combine(self, scores: Sequence[SpanScores], weights: Sequence[float], rule: str) -> SpanScores:
         """Logarithms of the probabilities that an ensemble gives to spans and to "no answer".
@@ -161,13 +169,17 @@ class ExtractiveQA(ScoringTask):
     def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """With the threshold, which validation tunes in `fit`."""
         if self.no_answer and self.head is not None:
-            score: Any = metrics["spans"]
             if name == "val" and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+                score: Any = metrics["spans"]
                 best = min(max(score.best_threshold(), -_LIMIT), _LIMIT)  # finite, as all that is stored
                 self.head.no_answer_threshold.fill_(best)  # type: ignore[operator]
-            score.threshold = self.no_answer_threshold
             self.log(f"{name}/no_answer_threshold", self.no_answer_threshold, sync_dist=True)
         super()._log_metrics(name, metrics, mean_loss)
+
+    def before_compute(self, metrics: MetricCollection) -> None:
+        """Tell the metrics the threshold."""
+        score: Any = metrics["spans"]
+        score.threshold = self.no_answer_threshold
 
     def _check_own_head(self) -> None:
         from transformers import MODEL_FOR_QUESTION_ANSWERING_MAPPING

@@ -19,6 +19,7 @@ from lightning_prefix.metrics.translation import Tokenizer as BleuTokenizer
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch, PrefixTask
 from lightning_prefix.tasks.heads import Head, LanguageModelHead
+from lightning_prefix.tasks.rerank import minimum_bayes_risk
 
 MetricName = Literal["bleu", "chrf", "rouge", "exact_match", "f1", "distinct_1", "distinct_2"]
 
@@ -60,6 +61,8 @@ class TextGeneration(PrefixTask):
 
     monitor: ClassVar[str] = "val/loss"  # type: ignore[misc]
     mode: ClassVar[Literal["min", "max"]] = "min"
+    rules: ClassVar[tuple[str, ...]] = ("tokens", "rerank")
+    """How members of an ensemble write: token by token together, or each its own, of which one is chosen."""
     default_metrics: ClassVar[Sequence[MetricName]] = ("bleu", "rouge")
     """What is measured when `metrics` is null."""
 
@@ -166,10 +169,30 @@ class TextGeneration(PrefixTask):
             self._keep_samples(batch, chosen, texts, references)
 
     def answers(self, batch: Batch) -> list[dict[str, Any]]:
-        """`generated_text`, and with `num_return_sequences` all of them as `candidates`, best first."""
+        """What the model writes, described."""
+        return self.describe(self.write(batch), batch)
+
+    def combine(self, scores: Sequence[list[list[str]]], weights: Sequence[float], rule: str) -> list[list[str]]:
+        """Texts of an ensemble for each row, best first.
+
+        Args:
+            scores: texts of each member for each row; with `tokens` those that they have written together.
+            weights: of each member.
+            rule: `tokens`, or `rerank`: by minimum Bayes risk with chrF.
+        """
+        if rule == "tokens":
+            return scores[0]
+        return [minimum_bayes_risk(row, weights) for row in zip(*scores, strict=True)]
+
+    def update_metrics(self, metrics: MetricCollection, scores: list[list[str]], batch: Batch) -> None:
+        """Count the best texts of one batch."""
+        metrics.update([candidates[0] for candidates in scores], batch["references"])
+
+    def describe(self, scores: list[list[str]], batch: Batch) -> list[dict[str, Any]]:
+        """`generated_text`, and where there are several `candidates`, best first."""
         return [
             {"generated_text": candidates[0], **({"candidates": candidates} if len(candidates) > 1 else {})}
-            for candidates in self.write(batch)
+            for candidates in scores
         ]
 
     def write(self, batch: Batch, **options: Any) -> list[list[str]]:

@@ -167,8 +167,8 @@ class MembersHead(Head):
         count = len(self.chosen)
         repeated = {name: value.repeat(count, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
         with self.members.reading(rows_of_each(self.members, self.chosen, len(inputs["input_ids"]))):
-            outputs = self.head(model, repeated)
-        return outputs.view(count, -1, *outputs.shape[1:]).transpose(0, 1)
+            outputs: Tensor = self.head(model, repeated)
+        return outputs.reshape(count, -1, *outputs.shape[1:]).transpose(0, 1)
 
 
 def rows_of_each(members: Members, chosen: Sequence[int], rows: int) -> list[int]:

@@ -1,7 +1,7 @@
 """`ScoringTask`: tasks whose outputs are scores, of classes, words or spans, which members of an ensemble can share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
@@ -34,6 +34,16 @@ class ScoringTask(PrefixTask):
     def scores(self, outputs: Tensor, batch: Batch) -> Any:
         """What the outputs say of each row; here the outputs, (batch, outputs), themselves."""
         return outputs
+
+    def member_scores(self, outputs: Tensor, batch: Batch, head_state: Mapping[str, Tensor]) -> Any:
+        """Scores of a member of an ensemble.
+
+        Args:
+            outputs: of `outputs`, with this member.
+            batch: that was read.
+            head_state: what the member trained beside its prefix, by its names in this task.
+        """
+        return self.scores(outputs, batch)
 
     @abstractmethod
     def combine(self, scores: Sequence[Any], weights: Sequence[float], rule: str) -> Any:
