@@ -105,6 +105,10 @@ class JointTraining(LightningModule):
         self.members = Members(self.task)
         self.members.add_copies(self.count)
 
+    def on_fit_start(self) -> None:
+        """As the task's."""
+        self.task.on_fit_start()
+
     def configure_optimizers(self) -> Any:
         """An optimizer and a schedule for each member, as it has alone."""
         trainer = self.trainer

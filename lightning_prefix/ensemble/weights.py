@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.ensemble.ensemble import Ensemble, Kept
@@ -16,8 +17,8 @@ def fit_weights(ensemble: Ensemble, data: TextDataModule, trainer: Trainer | Non
     """Set the weights that are best for the task's metric on the validation split, by ensemble selection.
 
     Members are added one after the other, with replacement, each time the one with which the ensemble scores best; a
-    weight is how often a member was taken (Caruana et al. 2004, section 2.1, 2.2). Of all sizes the best one counts,
-    of equal ones the largest, so that members stay together unless one is worse. Members read the rows once.
+    weight is how often a member was taken (Caruana et al. 2004, sections 2.1 and 2.2). Of equal metrics the lower loss
+    counts, where the ensemble has one. Members read the rows once.
 
     Args:
         ensemble: its weights are changed.
@@ -46,24 +47,33 @@ def fit_weights(ensemble: Ensemble, data: TextDataModule, trainer: Trainer | Non
 def _select(ensemble: Ensemble, kept: Kept) -> list[float]:
     count = len(ensemble.members)
     taken = torch.zeros(count)
-    best, weights = -float("inf"), taken
+    best: tuple[float, float] | None = None
+    weights = taken
     for _ in range(_ROUNDS):
         tried = [taken + one for one in torch.eye(count)]
         scores = [_score(ensemble, kept, (counts / counts.sum()).tolist()) for counts in tried]
         place = max(range(count), key=lambda member: (scores[member], -taken[member]))
         taken = tried[place]
-        if scores[place] >= best:
+        if best is None or scores[place] >= best:
             best, weights = scores[place], taken / taken.sum()
     return [float(weight) for weight in weights]
 
 
-def _score(ensemble: Ensemble, kept: Kept, weights: list[float]) -> float:
-    """The task's metric, higher is better; of generations, which monitor a loss, the first of their metrics."""
+def _score(ensemble: Ensemble, kept: Kept, weights: list[float]) -> tuple[float, float]:
+    """The task's metric, and minus the loss where scores have one: higher is better.
+
+    Generations monitor a loss; of them the first metric counts.
+    """
     task: Any = ensemble.lead
     metrics = task.make_metrics().to(ensemble.device)
+    losses, rows = 0.0, 0
     for each, batch in kept:
-        task.update_metrics(metrics, task.combine(each, weights, ensemble.rule), batch)
+        combined = task.combine(each, weights, ensemble.rule)
+        task.update_metrics(metrics, combined, batch)
+        if isinstance(combined, Tensor):
+            losses, rows = losses + float(task.loss(combined, batch)) * len(combined), rows + len(combined)
     task.before_compute(metrics)
     values = metrics.compute()
     name = task.monitor.removeprefix("val/")
-    return float(values[name] * (1 if task.mode == "max" else -1) if name in values else next(iter(values.values())))
+    value = values[name] * (1 if task.mode == "max" else -1) if name in values else next(iter(values.values()))
+    return float(value), -losses / max(rows, 1)
