@@ -3,6 +3,7 @@
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
+from lightning_prefix.cross_validation import CrossValidation, cross_validate
 from lightning_prefix.data import (
     DialogueDataModule,
     ExtractiveQADataModule,
@@ -53,6 +54,7 @@ __all__ = [
     "AttentionSite",
     "BackboneOptions",
     "Chat",
+    "CrossValidation",
     "Dialogue",
     "DialogueDataModule",
     "ExtractiveQA",
@@ -91,6 +93,7 @@ __all__ = [
     "TranslationDataModule",
     "average_prefixes",
     "concatenate_prefixes",
+    "cross_validate",
     "from_peft",
     "to_peft",
 ]
