@@ -33,9 +33,8 @@ def run(args: list[str]) -> None:
     if not found.directories:
         return
     predict = f"lp.Predictor.from_pretrained('{found.directories[0]}')({data.example})"
-    members = " ".join(shlex.quote(str(folder)) for folder in found.directories)
     print(
         "\nnext:\n"
         f'  python -c "import lightning_prefix as lp; print({predict})"\n'
-        f"  python -m lightning_prefix ensemble --members {members} --directory ensemble"
+        f"  python -m lightning_prefix ensemble --members {shlex.quote(str(directory))}/*/prefix --directory ensemble"
     )

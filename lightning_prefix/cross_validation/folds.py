@@ -95,7 +95,8 @@ def leave_one_out(data: TextDataModule, sources: Mapping[str, Any]) -> tuple[Tex
 
     Args:
         data: says how the sources are read.
-        sources: name -> what `data.source` takes, two or more; the train split of each is used.
+        sources: name -> what `data.source` takes, two or more; the train split of each is used, with `data.subset` and
+            `data.revision` where it is on the hub.
 
     Returns:
         The data module with the rows of all sources, and one fold a source, called `without_` and its name.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
@@ -96,17 +96,13 @@ def cross_validate(
     make_trainer = trainer if callable(trainer) else trainer_factory(trainer)
     _check_trainer(make_trainer(logger=False), select)
     sharing = {"folds": folds, "repeats": repeats, "stratify": stratify, "group_column": group_column}
-    if leave_out is None:
-        made = make_folds(data, **sharing, seed=seed)  # type: ignore[arg-type]
-    else:
-        if given := [name for name, value in sharing.items() if value != {"folds": 5, "repeats": 1}.get(name)]:
-            raise InputError(
-                f"{given[0]}={sharing[given[0]]} and leave_out are given; each source is a fold. Give one."
-            )
-        data, made = leave_one_out(data, leave_out)
+    data, made = _shared_out(data, sharing, leave_out, seed)
     if wrong := [number for number in only or () if not 0 <= number < len(made)]:
         raise InputError(f"only={only} was given; there is no fold {wrong[0]}: they are 0 to {len(made) - 1}.")
-    options = None if callable(trainer) else trainer
+    task = make_task()
+    _check_rows(data, task)
+    if settings is None:
+        settings = {"task": dict(task.hparams), "trainer": None if callable(trainer) else trainer}
     stored = open_directory(
         Path(directory),
         {
@@ -116,7 +112,7 @@ def cross_validate(
             "seed": seed,
             "rows": len(rows_of(data)),
             "row_numbers": {fold.name: digest(fold) for fold in made},
-            "run": settings or {"task": dict(make_task().hparams), "trainer": options},
+            "run": settings,
         },
         resume,
     )
@@ -130,15 +126,28 @@ def cross_validate(
     with FileLock(run.directory / LOCK):
         found = read_results(run.directory, names, share_rows=leave_out is None)
         write_tables(run.directory, found, stored)
-    if (unfinished := len(made) - len(found.frame)) > 0:
+    if (left := len(made) - len(found.frame) - len(held)) or held:
         rank_zero_info(
-            f"{len(found.frame)} of {len(made)} folds are finished; other processes are training {len(held)} of the "
-            f"other {unfinished}{': ' + ', '.join(held) if held else ''}."
+            f"{len(found.frame)} of {len(made)} folds are finished; other processes are training {len(held)}"
+            f"{' (' + ', '.join(held) + ')' if held else ''}, and {left} are left."
         )
     return found
 
 
+def _shared_out(
+    data: TextDataModule, sharing: Mapping[str, Any], leave_out: Mapping[str, Any] | None, seed: int
+) -> tuple[TextDataModule, list[Fold]]:
+    """The data whose rows the folds name, and the folds."""
+    if leave_out is None:
+        return data, make_folds(data, **sharing, seed=seed)
+    if given := [name for name, value in sharing.items() if value != {"folds": 5, "repeats": 1}.get(name)]:
+        raise InputError(f"{given[0]}={sharing[given[0]]} and leave_out are given; each source is a fold. Give one.")
+    return leave_one_out(data, leave_out)
+
+
 def _check_trainer(trainer: Trainer, select: Select) -> None:
+    if select not in get_args(Select):
+        raise InputError(f"select={select!r} was given; it is one of {', '.join(map(repr, get_args(Select)))}.")
     if trainer.num_devices * trainer.num_nodes > 1:
         raise InputError(
             f"the Trainer has {trainer.num_devices} devices on {trainer.num_nodes} nodes; a fold is trained on one. "
@@ -151,6 +160,14 @@ def _check_trainer(trainer: Trainer, select: Select) -> None:
             f"the Trainer stops early by {watched[0]}, but select='last' has no validation. Take EarlyStopping out, or "
             "give select='best'."
         )
+
+
+def _check_rows(data: TextDataModule, task: PrefixTask) -> None:
+    """Read every row once, before hours of training, so that an error has the row's number in the whole data."""
+    rows = rows_of(data)
+    whole = data.fold(rows, rows)
+    whole.serve(task)
+    whole.setup("fit")
 
 
 def _run_remaining(run: _Run, folds: Sequence[Fold]) -> list[str]:
@@ -208,6 +225,8 @@ def _run_fold(run: _Run, fold: Fold, folder: Path) -> None:
             trainer = train(task, data, run.make_trainer, folder, seed, **options)
         (metrics,) = trainer.test(task, data, ckpt_path=_best_checkpoint(trainer) if is_best else None, verbose=False)
         task.save_pretrained(folder / "prefix", data.description())
+    except InputError as error:
+        raise InputError(f"{fold.name}: {error}") from error
     finally:
         if task.model is not None:
             task.model.unload()
@@ -215,8 +234,7 @@ def _run_fold(run: _Run, fold: Fold, folder: Path) -> None:
 
 
 def _best_checkpoint(trainer: Trainer) -> str:
-    callback = trainer.checkpoint_callback
-    assert isinstance(callback, PrefixCheckpoint)  # noqa: S101  # `train` put it first
+    callback = [c for c in trainer.checkpoint_callbacks if isinstance(c, PrefixCheckpoint)][-1]  # that of `train`
     if not callback.best_model_path:
         raise InputError(
             "select='best' is given, but no validation ran; give more epochs or steps, a smaller "

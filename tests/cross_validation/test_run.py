@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightning
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +24,7 @@ from lightning_prefix.cross_validation import make_folds
 from lightning_prefix.cross_validation.results import read_results, write_json
 
 sys.path.append(str(Path(__file__).parent))
-from tiny_run import ROWS, TRAINER, run
+from tiny_run import ROWS, SETTINGS, TRAINER, Stop, run
 
 NAMES = ["fold_0", "fold_1", "fold_2"]
 
@@ -126,68 +125,56 @@ def test_numbers_that_are_missing(tmp_path):
     assert row["high"] == pytest.approx(2 + 12.706204736 * math.sqrt(2 / 2))  # s^2 = 2, t with one degree
 
 
-class _Stop(lightning.Callback):
-    """Ctrl-C, or the end of the process, in the second epoch of the second run."""
-
-    def __init__(self, signal_number: int) -> None:
-        self.signal = signal_number
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_step == 4 and "fold_1" in trainer.default_root_dir:
-            os.kill(os.getpid(), self.signal)
-
-
-def test_interrupted_and_resumed_is_as_uninterrupted(uninterrupted, bert_folder, caplog):
+@pytest.mark.parametrize(("select", "in_test"), [("last", False), ("last", True), ("best", True)])
+def test_interrupted_and_resumed_is_as_uninterrupted(select, in_test, uninterrupted, bert_folder, caplog):
     caplog.set_level("INFO", "lightning.pytorch")
-    options = {"settings": {"of": "the test"}}
+    options = {"settings": SETTINGS, "select": select}
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit):
-        run(bert_folder, "cv", trainer={**TRAINER, "callbacks": _Stop(signal.SIGINT)}, **options)
+        run(bert_folder, "cv", trainer={**TRAINER, "callbacks": Stop(signal.SIGINT, "fold_1", in_test)}, **options)
     signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
     assert "stopped; resume=True (--resume true) goes on with 'cv'" in caplog.text
     assert [Path("cv", name, "result.json").exists() for name in NAMES] == [True, False, False]
-    assert Path("cv/fold_1/checkpoints/last.ckpt").exists()
 
     before = Path("cv/fold_0/result.json").stat().st_mtime_ns
+    Path("cv/fold_2").mkdir()
     with FileLock("cv/fold_2/.lock"):  # as a process that trains it
         found = run(bert_folder, "cv", resume=True, **options)
     assert found.frame["fold"].tolist() == ["fold_0", "fold_1"]
-    assert "2 of 3 folds are finished; other processes are training 1 of the other 1: fold_2." in caplog.text
+    assert "2 of 3 folds are finished; other processes are training 1 (fold_2), and 0 are left." in caplog.text
     found = run(bert_folder, "cv", resume=True, **options)
     assert found.frame["fold"].tolist() == NAMES
     assert Path("cv/fold_0/result.json").stat().st_mtime_ns == before
-    assert_equal(Path("cv"), uninterrupted)
+    if select == "best":
+        run(bert_folder, "whole", select=select)
+    assert_equal(Path("cv"), Path("whole") if select == "best" else uninterrupted)
 
 
-KILLED = """
-import signal, sys
-from test_run import TRAINER, _Stop, run
-run(sys.argv[1], "cv", trainer={**TRAINER, "callbacks": _Stop(signal.SIGKILL)}, settings={"of": "the test"})
-"""
-
-
-def test_a_killed_process_and_two_that_go_on_at_once(uninterrupted, bert_folder, tmp_path):
+def test_three_processes_of_which_one_is_killed(uninterrupted, bert_folder, tmp_path):
+    """The two that are left finish all folds, each once, and the one of the killed process from its first epoch on."""
     here = Path(__file__).parent
-    paths = os.pathsep.join(map(str, (here, here.parent, here.parent.parent)))
-    environment = {**os.environ, "PYTHONPATH": paths, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    common = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    killed = subprocess.run([sys.executable, "-c", KILLED, bert_folder], check=False, timeout=100, **common)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [Path("cv", name, "result.json").exists() for name in NAMES] == [True, False, False]
-
-    command = [sys.executable, str(here / "tiny_run.py"), bert_folder, str(tmp_path / "cv")]
-    running = [subprocess.Popen([*command, str(n), "2"], **common) for n in range(2)]
-    outputs = [process.communicate(timeout=100) for process in running]
-    assert [process.returncode for process in running] == [0, 0], outputs
+    paths = os.pathsep.join(map(str, (here.parent, here.parent.parent)))
+    command = [sys.executable, str(here / "tiny_run.py"), bert_folder, str(tmp_path)]
+    options = {"env": {**os.environ, "PYTHONPATH": paths}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    first, *others = [subprocess.Popen([*command, str(number)], text=True, **options) for number in range(3)]
+    errors = first.communicate(timeout=100)[1]
+    assert first.returncode == -signal.SIGKILL, errors
+    (left,) = Path("cv").glob("*/checkpoints/last.ckpt")
+    Path("dead").touch()
+    outputs = [process.communicate(timeout=100) for process in others]
+    assert [process.returncode for process in others] == [0, 0], outputs
     trained = [re.findall(r"^(fold_\d): test", errors, re.MULTILINE) for _, errors in outputs]
-    assert sorted(trained) == [["fold_1"], ["fold_2"]]
-    assert len(pd.read_csv("cv/results.csv")) == 3  # of the last one to finish
-    assert max(output.count("\nfold_") for output, _ in outputs) == 3
+    assert sorted(trained[0] + trained[1]) == NAMES
+    assert all(trained)
+    assert pd.read_csv(left.parent.parent / "metrics.csv")["step"].min() == 3
+    assert pd.read_csv("cv/results.csv")["fold"].tolist() == NAMES  # of the last one to finish
     assert_equal(Path("cv"), uninterrupted)
 
 
-def test_a_process_can_be_given_its_folds(uninterrupted, bert_folder):
+def test_a_process_can_be_given_its_folds(uninterrupted, bert_folder, caplog):
+    caplog.set_level("INFO", "lightning.pytorch")
     assert run(bert_folder, "cv", only=[2, 0]).frame["fold"].tolist() == ["fold_0", "fold_2"]
+    assert "2 of 3 folds are finished; other processes are training 0, and 1 are left." in caplog.text
     found = run(bert_folder, "cv", only=[], resume=True)
     assert len(found.frame) == 2
     assert len(run(bert_folder, "cv", resume=True).frame) == 3
@@ -199,6 +186,7 @@ def test_a_process_can_be_given_its_folds(uninterrupted, bert_folder):
     [
         ({"resume": False}, "is not empty. Name another directory, or go on with what is in it: resume=True"),
         ({"folds": 4}, "made with other settings: folds 3 there, 4 now; row_numbers.fold_0 .* there"),
+        ({"select": "worst"}, "select='worst' was given; it is one of 'last', 'best'"),
         ({"select": "best"}, 'select "last" there, "best" now. Give the same ones, or another directory'),
         ({"trainer": {**TRAINER, "max_epochs": 3}}, "run.trainer.max_epochs 2 there, 3 now"),
         ({"only": [3]}, r"only=\[3\] was given; there is no fold 3: they are 0 to 2"),
@@ -221,8 +209,15 @@ def test_what_does_not_fit_is_refused(options, message, uninterrupted, bert_fold
 
 
 def test_best_needs_a_validation(bert_folder):
-    with pytest.raises(lp.InputError, match="select='best' is given, but no validation ran"):
+    with pytest.raises(lp.InputError, match="fold_0: select='best' is given, but no validation ran"):
         run(bert_folder, "cv", select="best", trainer={**TRAINER, "limit_val_batches": 0})
+
+
+def test_a_bad_row_is_found_before_training(bert_folder):
+    data = lp.TextRegressionDataModule([{"text": "film", "label": label} for label in ("1", "2", "high", "4")])
+    with pytest.raises(lp.InputError, match=r"^row 3 of 'train' has the label 'high'"):
+        lp.cross_validate(lambda: lp.TextRegression(bert_folder), data, folds=2, trainer=TRAINER)
+    assert not Path("cross_validation").exists()
 
 
 TEXT = "the good film : a bad plot"
@@ -247,8 +242,9 @@ KINDS = {
 WRITING = ("GenerativeQA", "Translation", "Dialogue", "TextGeneration")
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "select"), [*((kind, "best") for kind in KINDS), ("ExtractiveQA", "last"), ("TextGeneration", "last")]
+)
 def test_every_kind_of_data_can_be_folded(kind, select, bert_folder, gpt2_folder):
     task, rows, options = KINDS[kind]
     if kind in WRITING:
@@ -299,7 +295,7 @@ def test_command(config, capsys, caplog):
     assert "test/accuracy  " in shown
     assert "results/results.csv, results/summary.csv" in shown
     assert "lp.Predictor.from_pretrained('results/fold_0/prefix')(['your text'])" in shown
-    assert "ensemble --members results/fold_0/prefix results/fold_1/prefix --directory ensemble" in shown
+    assert "ensemble --members results/*/prefix --directory ensemble" in shown
     stored = json.loads(Path("results/settings.json").read_text())
     assert stored["seed"] == stored["run"]["seed_everything"] == 3
 

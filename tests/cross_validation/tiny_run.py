@@ -1,35 +1,67 @@
 """A cross-validation of seconds, for the tests and for the processes that they start."""
 
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import lightning
 from tiny_files import review
 
 import lightning_prefix as lp
 
 ROWS = [review(row) for row in range(36)]
 TRAINER = {"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False, "log_every_n_steps": 1}
+SETTINGS = {"of": "the test"}
 
 
-def run(backbone: str, directory: "str | Path", wait: float = 0.0, **options: Any) -> lp.CrossValidation:
+class Stop(lightning.Callback):
+    """Ctrl-C, or the end of the process, in the second epoch or the test of a fold."""
+
+    def __init__(self, number: int, fold: str = "", in_test: bool = False) -> None:
+        self.number, self.fold, self.in_test = number, fold, in_test
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == 4 and not self.in_test:
+            self._stop(trainer)
+
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        self._stop(trainer)
+
+    def _stop(self, trainer: lightning.Trainer) -> None:
+        if self.fold in trainer.default_root_dir:
+            os.kill(os.getpid(), self.number)
+
+
+def run(
+    backbone: str, directory: "str | Path", before: Callable[[], object] = lambda: None, **options: Any
+) -> lp.CrossValidation:
     """Three folds of two epochs with three steps each."""
 
     def make_task() -> lp.TextClassification:
-        time.sleep(wait)
+        before()
         return lp.TextClassification(backbone, lp.FlatPrefixConfig(length=3, dropout=0.1), learning_rate=0.5)
 
     data = lp.TextClassificationDataModule(ROWS, batch_size=8)
     return lp.cross_validate(make_task, data, **{"folds": 3, "directory": directory, "trainer": TRAINER, **options})
 
 
-if __name__ == "__main__":  # one of several processes, which begin together
-    backbone, directory, number, count = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-    datasets.config.HF_DATASETS_CACHE = directory.parent / "cache"
-    (directory.parent / f"ready_{number}").touch()
-    while len(list(directory.parent.glob("ready_*"))) < count:
+if __name__ == "__main__":  # one of three processes that begin together; the first one dies in its first fold
+    backbone, folder, number = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    datasets.config.HF_DATASETS_CACHE = folder / "cache"
+    (folder / f"ready_{number}").touch()
+    while len(list(folder.glob("ready_*"))) < 3:
         time.sleep(0.01)
-    found = run(backbone, directory, wait=0.3, resume=True, settings={"of": "the test"})
-    print(found)
+
+    def before() -> None:
+        """With the fold in hand, wait for the death of the first process, and let the other one take a fold."""
+        while number and not (folder / "dead").exists():
+            time.sleep(0.01)
+        time.sleep(0.5)
+
+    trainer = TRAINER if number else {**TRAINER, "callbacks": Stop(signal.SIGKILL)}
+    print(run(backbone, folder / "cv", before, resume=True, settings=SETTINGS, trainer=trainer))
