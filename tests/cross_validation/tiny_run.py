@@ -58,7 +58,7 @@ if __name__ == "__main__":  # one of three processes that begin together; the fi
         time.sleep(0.01)
 
     def before() -> None:
-        """With the fold in hand, wait for the death of the first process, and let the other one take a fold."""
+        """Wait for the death of the first process, then so long that both others take a fold."""
         while number and not (folder / "dead").exists():
             time.sleep(0.01)
         time.sleep(0.5)
