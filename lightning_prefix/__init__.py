@@ -3,6 +3,7 @@
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
+from lightning_prefix.cross_validation import CrossValidation, cross_validate
 from lightning_prefix.data import (
     DialogueDataModule,
     ExtractiveQADataModule,
@@ -54,6 +55,7 @@ __all__ = [
     "AttentionSite",
     "BackboneOptions",
     "Chat",
+    "CrossValidation",
     "Dialogue",
     "DialogueDataModule",
     "Ensemble",
@@ -94,6 +96,7 @@ __all__ = [
     "average_folders",
     "average_prefixes",
     "concatenate_prefixes",
+    "cross_validate",
     "fit_weights",
     "from_peft",
     "to_peft",

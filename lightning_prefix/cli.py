@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 
 from lightning.pytorch.cli import ArgsType
 
-from lightning_prefix.commands import assets, chat, ensemble, fit
+from lightning_prefix.commands import assets, chat, cross_validate, ensemble, fit
 from lightning_prefix.errors import input_error_behind
 
 _COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
     "assets": assets.run,
     "chat": chat.run,
+    "cross-validate": cross_validate.run,
     "ensemble": ensemble.run,
 }
 

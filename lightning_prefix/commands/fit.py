@@ -25,7 +25,8 @@ from lightning_prefix.tasks.base import stored_task
 from lightning_prefix.tasks.checkpoint import read_checkpoint
 
 _EPILOG = (
-    "Also: `assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
+    "Also: `cross-validate` trains and tests on folds of the rows; "
+    "`assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
     "trained Dialogue prefix. Help on one class: "
     "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."

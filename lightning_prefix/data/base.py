@@ -1,5 +1,6 @@
 """`TextDataModule`: from a source to batches of tokens; its subclasses say what a label is."""
 
+import copy
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from lightning_prefix.errors import InputError
 if TYPE_CHECKING:
     import datasets
     from torch.utils.data import DataLoader
+    from typing_extensions import Self
 
 __all__ = ["TextDataModule", "data_from"]
 
@@ -146,6 +148,8 @@ class TextDataModule(LightningDataModule, ABC):
         self._raw: dict[str, datasets.Dataset] = {}
         self._ready: dict[str, datasets.Dataset] = {}
         self._has_cut = False
+        self._cuts_validation = True
+        self._kept_labels: tuple[str, ...] | None = None
 
     @property
     def reserved(self) -> int:
@@ -189,6 +193,47 @@ class TextDataModule(LightningDataModule, ABC):
         return self._splits
 
     @property
+    def read_columns(self) -> list[str]:
+        """Names of all columns that are read of labelled rows."""
+        return [*self.columns, *([self.label_column] if self.label_column else [])]
+
+    @property
+    def group_column(self) -> str | None:
+        """Column whose equal values must not stand on both sides of a split; None for none."""
+        return None
+
+    def with_source(self, source: Any) -> "Self":
+        """A copy, without a Trainer, that reads another source with the same options.
+
+        Args:
+            source: as in the class.
+        """
+        copied = copy.copy(self)
+        copied.source, copied._splits = source, None
+        copied._encoded, copied._ready, copied._begin_at = {}, {}, {}
+        copied._train_loader = copied.predict_rows = None
+        copied.trainer = None
+        copied._has_cut, copied._cuts_validation, copied._kept_labels = False, True, None
+        return copied
+
+    def fold(self, train: "datasets.Dataset", test: "datasets.Dataset", validation: bool = False) -> "Self":
+        """A copy, without a Trainer, that trains on some rows and tests on others.
+
+        The names of the classes stay those of the whole data: a class may be missing among the rows to train on.
+
+        Args:
+            train: raw rows.
+            test: raw rows.
+            validation: cut `validation_fraction` of the rows to train on off for validation; otherwise all are trained
+                on, and the Trainer needs `limit_val_batches=0`.
+        """
+        copied = self.with_source({"train": train, "test": test})
+        copied.split_names = {role: role for role in ("train", "validation", "test")}
+        copied._kept_labels, copied._cuts_validation = self._label_names(), validation
+        copied._has_cut = True  # it was asked for, so nothing needs to be said
+        return copied
+
+    @property
     def has_test(self) -> bool:
         """Whether the source has a test split with labels."""
         name = self.split_names["test"]
@@ -198,7 +243,12 @@ class TextDataModule(LightningDataModule, ABC):
 
     def is_labelled(self, rows: "datasets.Dataset") -> bool:
         """Whether the rows can be scored."""
-        return self.label_column in rows.column_names and not is_unlabelled(rows, self.label_column, self.find_labels())
+        return self.label_column in rows.column_names and not is_unlabelled(
+            rows, self.label_column, self._label_names()
+        )
+
+    def _label_names(self) -> tuple[str, ...]:
+        return self.find_labels() if self._kept_labels is None else self._kept_labels
 
     @abstractmethod
     def find_labels(self) -> tuple[str, ...]:
@@ -387,9 +437,11 @@ class TextDataModule(LightningDataModule, ABC):
         self.max_length = self._resolve_max_length()
         if stage == "predict":
             return {"predict": self._encode("predict", self._raw_predict_rows(), is_labelled=False)}
-        self.labels = self.find_labels()
+        self.labels = self._label_names()
         if stage == "test":
             return {"test": self._encode_split("test")}
+        if stage == "fit" and not self._cuts_validation:
+            return {"train": self._encode_split("train")}
         name = self.split_names["validation"]
         if name != "validation" or has_split(self.splits, name):
             built = {"validation": self._encode_split("validation")}

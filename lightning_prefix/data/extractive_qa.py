@@ -21,6 +21,7 @@ from lightning_prefix.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
+    from typing_extensions import Self
 
 __all__ = ["ExtractiveQADataModule", "WindowCollator"]
 
@@ -98,6 +99,22 @@ class ExtractiveQADataModule(TextDataModule):
         """Whether some questions of the train split have no answer; of the split that is read where none is trained."""
         read = [self._has_no_answers[role] for role in ("train", "validation", "test") if role in self._has_no_answers]
         return bool(read) and read[0]
+
+    @property
+    def read_columns(self) -> list[str]:
+        """With the places of the answers."""
+        return [*super().read_columns, *([self.answer_start_column] if self.answer_start_column else [])]
+
+    @property
+    def group_column(self) -> str:
+        """The context: a question about a context that was trained on tells little of new contexts."""
+        return self.context_column
+
+    def with_source(self, source: Any) -> "Self":
+        """As for every data module; whether questions have no answer is found anew."""
+        copied = super().with_source(source)
+        copied._has_no_answers = {}
+        return copied
 
     def find_labels(self) -> tuple[str, ...]:
         """No names: the labels are places in the context."""
