@@ -1,12 +1,9 @@
 """`cross_validate`: train and test one task per fold."""
 
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
@@ -14,30 +11,16 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_prefix.backbone import sharing_backbone
-from lightning_prefix.callbacks import PrefixCheckpoint
+from lightning_prefix.cross_validation.fold_runs import FoldRuns, Select
 from lightning_prefix.cross_validation.folds import Fold, leave_one_out, make_folds, rows_of
-from lightning_prefix.cross_validation.results import RESULT, CrossValidation, read_results, write_json, write_tables
+from lightning_prefix.cross_validation.results import RESULT, CrossValidation, read_results, write_tables
 from lightning_prefix.cross_validation.settings import LOCK, digest, open_directory
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
-from lightning_prefix.training import MakeTrainer, train, trainer_factory
+from lightning_prefix.training import MakeTrainer, trainer_factory
 
 __all__ = ["cross_validate"]
-
-Select = Literal["last", "best"]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What all folds have in common; see `cross_validate`."""
-
-    make_task: Callable[[], PrefixTask]
-    data: TextDataModule
-    make_trainer: MakeTrainer
-    select: Select
-    directory: Path
-    seed: int
 
 
 def cross_validate(
@@ -50,6 +33,7 @@ def cross_validate(
     group_column: str | None = None,
     leave_out: dict[str, Any] | None = None,
     select: Select = "last",
+    at_once: int = 1,
     only: list[int] | None = None,
     directory: str | Path = "cross_validation",
     resume: bool = False,
@@ -77,6 +61,9 @@ def cross_validate(
         select: `last`: train all epochs without validation and test the last state, which selects nothing; `best`: cut
             `data.validation_fraction` off the rows to train on, and test the best checkpoint. With `last` the
             no-answer threshold of extractive question answering stays 0, for nothing tunes it.
+        at_once: folds that are trained in one batch, each with its own rows, >= 1; they give what they give one by one,
+            up to the rounding that padding changes. It takes so many times the memory, helps where a batch of one does
+            not keep the device busy, and is not for `select: best`, dropout, 16-mixed and accumulated gradients.
         only: numbers of the folds that this process runs, from 0; all when null. For machines without a common file
             system: copy their folders together, then run with `resume` for the table.
         directory: folder of the results.
@@ -97,6 +84,11 @@ def cross_validate(
     _check_trainer(make_trainer(logger=False), select)
     sharing = {"folds": folds, "repeats": repeats, "stratify": stratify, "group_column": group_column}
     data, made = _shared_out(data, sharing, leave_out, seed)
+    if at_once < 1 or (at_once > 1 and select == "best"):
+        raise InputError(
+            f"at_once={at_once} was given with select={select!r}; it is 1, or more with select='last': folds in one "
+            "batch have no validation."
+        )
     if wrong := [number for number in only or () if not 0 <= number < len(made)]:
         raise InputError(f"only={only} was given; there is no fold {wrong[0]}: they are 0 to {len(made) - 1}.")
     task = make_task()
@@ -116,9 +108,9 @@ def cross_validate(
         },
         resume,
     )
-    run = _Run(make_task, data, make_trainer, select, Path(directory), seed)
+    run = FoldRuns(make_task, data, make_trainer, select, Path(directory), seed)
     try:
-        held = _run_remaining(run, made if only is None else [made[number] for number in only])
+        held = _run_remaining(run, made if only is None else [made[number] for number in only], at_once)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the second of the first
         rank_zero_info(f"stopped; resume=True (--resume true) goes on with {str(directory)!r}.")
         raise
@@ -170,7 +162,7 @@ def _check_rows(data: TextDataModule, task: PrefixTask) -> None:
     whole.setup("fit")
 
 
-def _run_remaining(run: _Run, folds: Sequence[Fold]) -> list[str]:
+def _run_remaining(run: FoldRuns, folds: Sequence[Fold], at_once: int) -> list[str]:
     """Run the folds that are neither finished nor held by another process, until there is none.
 
     Returns:
@@ -178,19 +170,31 @@ def _run_remaining(run: _Run, folds: Sequence[Fold]) -> list[str]:
     """
     with sharing_backbone():
         while True:
-            held, claimed = [], 0
-            for fold in folds:
-                folder = run.directory / fold.name
-                if (folder / RESULT).is_file():
-                    continue
-                with _claim(folder) as is_mine:
-                    if not is_mine:
-                        held.append(fold.name)
-                    elif not (folder / RESULT).is_file():  # another may have finished it just now
-                        claimed += 1
-                        _run_fold(run, fold, folder)
-            if not claimed:
-                return held
+            with ExitStack() as claims:
+                mine, held = _claimed(run.directory, folds, at_once, claims)
+                if not mine:
+                    return held
+                if len(mine) == 1:
+                    run.one(mine[0])
+                else:
+                    run.together(mine)
+
+
+def _claimed(directory: Path, folds: Sequence[Fold], count: int, claims: ExitStack) -> tuple[list[Fold], list[str]]:
+    """Up to so many folds of one repeat that this process has now, and names of those that others hold."""
+    mine: list[Fold] = []
+    held = []
+    for fold in folds:
+        folder = directory / fold.name
+        if (folder / RESULT).is_file() or len(mine) == count or (mine and mine[0].repeat != fold.repeat):
+            continue
+        with ExitStack() as claim:
+            if not claim.enter_context(_claim(folder)):
+                held.append(fold.name)
+            elif not (folder / RESULT).is_file():  # another may have finished it just now
+                mine.append(fold)
+                claims.push(claim.pop_all())
+    return mine, held
 
 
 @contextmanager
@@ -207,46 +211,3 @@ def _claim(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def _run_fold(run: _Run, fold: Fold, folder: Path) -> None:
-    """Train, test and save one fold."""
-    start, is_best = time.perf_counter(), run.select == "best"
-    rows = rows_of(run.data)
-    data = run.data.fold(rows.select(fold.train), rows.select(fold.test), validation=is_best)
-    options: dict[str, Any] = {"enable_model_summary": False, "enable_checkpointing": True}
-    if not is_best:
-        options |= {"limit_val_batches": 0, "num_sanity_val_steps": 0}
-    task, seed = run.make_task(), run.seed + fold.repeat
-    try:
-        with warnings.catch_warnings():
-            for message in (r".*could not find the monitored key", r"(Experiment logs|Checkpoint) directory .* exists"):
-                warnings.filterwarnings("ignore", message=message)  # both are meant to be so
-            trainer = train(task, data, run.make_trainer, folder, seed, **options)
-        (metrics,) = trainer.test(task, data, ckpt_path=_best_checkpoint(trainer) if is_best else None, verbose=False)
-        task.save_pretrained(folder / "prefix", data.description())
-    except InputError as error:
-        raise InputError(f"{fold.name}: {error}") from error
-    finally:
-        if task.model is not None:
-            task.model.unload()
-    _finish(fold, folder, seed, time.perf_counter() - start, metrics)
-
-
-def _best_checkpoint(trainer: Trainer) -> str:
-    callback = [c for c in trainer.checkpoint_callbacks if isinstance(c, PrefixCheckpoint)][-1]  # that of `train`
-    if not callback.best_model_path:
-        raise InputError(
-            "select='best' is given, but no validation ran; give more epochs or steps, a smaller "
-            "trainer.val_check_interval, or select='last'."
-        )
-    return callback.best_model_path
-
-
-def _finish(fold: Fold, folder: Path, seed: int, seconds: float, metrics: Mapping[str, float]) -> None:
-    """Write the result, which makes the fold a finished one, and say it in a line."""
-    rows = {"train_rows": len(fold.train), "test_rows": len(fold.test)}
-    described = {"fold": fold.name, **rows, "seed": seed, "seconds": round(seconds, 1)}
-    write_json(folder / RESULT, {"fold": described, "metrics": dict(metrics)})
-    numbers = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    rank_zero_info(f"{fold.name}: {numbers} ({seconds:.0f} s)")

@@ -23,7 +23,12 @@ from lightning_prefix.training import MakeTrainer
 
 
 def train_together(
-    task: PrefixTask, data: Sequence[TextDataModule], make_trainer: MakeTrainer, folder: Path, seed: int
+    task: PrefixTask,
+    data: Sequence[TextDataModule],
+    make_trainer: MakeTrainer,
+    folder: Path,
+    seed: int,
+    **options: Any,
 ) -> list[dict[str, Tensor]]:
     """Train the task once on each of the data, all at the same time and without validation.
 
@@ -36,6 +41,7 @@ def train_together(
         make_trainer: makes the Trainer, on one device.
         folder: gets `metrics.csv`.
         seed: of everything.
+        options: of the Trainer.
 
     Returns:
         For each run what `task.load_state_dict` takes.
@@ -51,6 +57,7 @@ def train_together(
         enable_checkpointing=False,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        **options,
     )
     _check_alone(trainer)
     clipping = trainer.gradient_clip_val, trainer.gradient_clip_algorithm

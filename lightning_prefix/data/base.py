@@ -210,7 +210,7 @@ class TextDataModule(LightningDataModule, ABC):
         """
         copied = copy.copy(self)
         copied.source, copied._splits = source, None
-        copied._encoded, copied._ready, copied._begin_at = {}, {}, {}
+        copied._encoded, copied._ready, copied._raw, copied._begin_at = {}, {}, {}, {}
         copied._train_loader = copied.predict_rows = None
         copied.trainer = None
         copied._has_cut, copied._cuts_validation, copied._kept_labels = False, True, None

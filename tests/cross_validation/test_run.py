@@ -52,6 +52,23 @@ def assert_equal(directory: Path, other: Path, names=NAMES):
 
 
 @pytest.mark.parametrize("select", ["last", "best"])
+def test_folds_in_one_batch_give_what_they_give_one_by_one(bert_folder):
+    """Two of the three in one batch; without dropout, whose random numbers would be other ones."""
+    alone, together = (
+        run(bert_folder, f"cv_{count}", at_once=count, make_prefix=lambda: lp.FlatPrefixConfig(length=3))
+        for count in (1, 2)
+    )
+    for name in ("fold", "train_rows", "test_rows", "seed", "test/accuracy"):
+        assert together.frame[name].tolist() == alone.frame[name].tolist()
+    assert together.frame["test/loss"].tolist() == pytest.approx(alone.frame["test/loss"].tolist(), abs=1e-5)
+    for one, other in zip(alone.directories, together.directories, strict=True):
+        one, other = (load_file(folder / "prefix.safetensors") for folder in (one, other))
+        for key in {**one, **other}:
+            np.testing.assert_allclose(other[key], one[key], atol=2e-5)
+    with pytest.raises(lp.InputError, match="at_once=2 was given with select='best'"):
+        run(bert_folder, "best", at_once=2, select="best")
+
+
 def test_a_fold_equals_fit(select, bert_folder, tmp_path):
     """`fit` on files with the same rows; where nothing is selected its validation rows are not read."""
     found = run(bert_folder, "cv", select=select, seed=7, repeats=2)

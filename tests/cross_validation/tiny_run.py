@@ -38,13 +38,17 @@ class Stop(lightning.Callback):
 
 
 def run(
-    backbone: str, directory: "str | Path", before: Callable[[], object] = lambda: None, **options: Any
+    backbone: str,
+    directory: "str | Path",
+    before: Callable[[], object] = lambda: None,
+    make_prefix: Callable[[], lp.PrefixConfig] = lambda: lp.FlatPrefixConfig(length=3, dropout=0.1),
+    **options: Any,
 ) -> lp.CrossValidation:
     """Three folds of two epochs with three steps each."""
 
     def make_task() -> lp.TextClassification:
         before()
-        return lp.TextClassification(backbone, lp.FlatPrefixConfig(length=3, dropout=0.1), learning_rate=0.5)
+        return lp.TextClassification(backbone, make_prefix(), learning_rate=0.5)
 
     data = lp.TextClassificationDataModule(ROWS, batch_size=8)
     return lp.cross_validate(make_task, data, **{"folds": 3, "directory": directory, "trainer": TRAINER, **options})
