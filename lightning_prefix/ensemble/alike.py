@@ -12,6 +12,17 @@ __all__ = ["check_alike", "group_key", "reads_alike"]
 _SAME = ("labels", "multi_label", "no_answer")
 """Arguments of a task that all members must have alike."""
 
+_OF_A_GROUP = (
+    "backbone_options",
+    "head",
+    "label_words",
+    "n_best",
+    "max_answer_length",
+    "generation",
+    "data_generation",
+)
+"""Arguments of a task that members on one backbone must have alike; others get a backbone of their own."""
+
 
 def check_alike(stored: Sequence[files.StoredPrefix]) -> None:
     """Refuse members of different tasks or with different labels."""
@@ -37,11 +48,11 @@ def check_alike(stored: Sequence[files.StoredPrefix]) -> None:
 
 
 def group_key(stored: files.StoredPrefix) -> str:
-    """Equal for members that can share a backbone in memory and the modules of their heads."""
+    """Equal for members that can share a backbone in memory, the modules of their heads and how they write."""
     arguments: Mapping[str, Any] = stored.description["task"]["hyper_parameters"]
     head = sorted((name, tuple(t.shape)) for name, t in {**stored.backbone_tensors, **stored.head_tensors}.items())
     record = stored.backbone
-    return repr((record["fingerprint"], record["class"], arguments.get("backbone_options"), head))
+    return repr((record["fingerprint"], record["class"], head, [arguments.get(name) for name in _OF_A_GROUP]))
 
 
 def reads_alike(reading: TextDataModule, described: Mapping[str, Any]) -> bool:

@@ -121,12 +121,14 @@ class Ensemble(LightningModule):
         return cls(stored.members, stored.rule, stored.weights, **overrides)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write one folder with copies of the members, which `Predictor`, `test` and `predict` take.
+        """Write one folder with copies of the members that count, which `Predictor`, `test` and `predict` take.
 
         Raises:
             InputError: if there is an ensemble already.
         """
-        write_ensemble(Path(directory), [member.directory for member in self.members], self.rule, self.weights)
+        counting = [(m.directory, weight) for m, weight in zip(self.members, self.weights, strict=True) if weight > 0]
+        folders, weights = zip(*counting, strict=True)
+        write_ensemble(Path(directory), folders, self.rule, weights)
 
     @property
     def lead(self) -> Any:

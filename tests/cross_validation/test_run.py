@@ -51,7 +51,6 @@ def assert_equal(directory: Path, other: Path, names=NAMES):
         assert all((one[key] == two[key]).all() for key in {**one, **two})
 
 
-@pytest.mark.parametrize("select", ["last", "best"])
 def test_folds_in_one_batch_give_what_they_give_one_by_one(bert_folder):
     """Two of the three in one batch; without dropout, whose random numbers would be other ones."""
     alone, together = (
@@ -69,6 +68,7 @@ def test_folds_in_one_batch_give_what_they_give_one_by_one(bert_folder):
         run(bert_folder, "best", at_once=2, select="best")
 
 
+@pytest.mark.parametrize("select", ["last", "best"])
 def test_a_fold_equals_fit(select, bert_folder, tmp_path):
     """`fit` on files with the same rows; where nothing is selected its validation rows are not read."""
     found = run(bert_folder, "cv", select=select, seed=7, repeats=2)

@@ -229,7 +229,7 @@ def classifiers(bert_folder, tmp_path_factory):
         write_member(case, bert_folder, PREFIXES[0], folder / "0", 0),
         write_member(case, other, PREFIXES[1], folder / "1", 1),
         write_member(case, bert_folder, PREFIXES[1], folder / "2", 2, head="mean"),
-        write_member(case, bert_folder, PREFIXES[2], folder / "3", 3),
+        write_member(case, bert_folder, PREFIXES[2], folder / "3", 3, head="cls"),
     ]
     changed = json.loads((made[3] / "prefix.json").read_text())
     changed["task"]["data"]["init_args"]["template"] = "label: {text}"
@@ -240,7 +240,7 @@ def classifiers(bert_folder, tmp_path_factory):
 def test_backbones_heads_and_readings_may_differ(classifiers):
     inputs = [review(row)["text"] for row in range(9)]
     ensemble = Ensemble(classifiers, weights=[1, 2, 3, 4])
-    assert [len(ensemble.groups), len(ensemble.readings)] == [3, 4]
+    assert [len(ensemble.groups), len(ensemble.readings)] == [4, 4]
     each = [lp.Predictor.from_pretrained(folder)(inputs) for folder in classifiers]
     shares = [0.1, 0.2, 0.3, 0.4]
     for row, result in enumerate(lp.Predictor(ensemble, ensemble.readings[0], batch_size=4)(inputs)):
