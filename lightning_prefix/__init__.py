@@ -46,6 +46,7 @@ from lightning_prefix.tasks import (
     TokenClassification,
     Translation,
 )
+from lightning_prefix.tuning import learning_rate_range_test, tune
 
 __version__ = "0.1.0.dev0"
 
@@ -92,5 +93,7 @@ __all__ = [
     "average_prefixes",
     "concatenate_prefixes",
     "from_peft",
+    "learning_rate_range_test",
     "to_peft",
+    "tune",
 ]

@@ -7,10 +7,15 @@ from collections.abc import Callable, Mapping
 
 from lightning.pytorch.cli import ArgsType
 
-from lightning_prefix.commands import assets, chat, fit
+from lightning_prefix.commands import assets, chat, fit, learning_rate, tune
 from lightning_prefix.errors import input_error_behind
 
-_COMMANDS: Mapping[str, Callable[[list[str]], object]] = {"assets": assets.run, "chat": chat.run}
+_COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
+    "assets": assets.run,
+    "chat": chat.run,
+    "learning-rate": learning_rate.run,
+    "tune": tune.run,
+}
 
 
 def main(args: ArgsType = None) -> fit.PrefixCLI | None:
