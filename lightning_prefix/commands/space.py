@@ -145,7 +145,7 @@ def _parents(key: str) -> Iterator[str]:
 def _read_file(path: str) -> Mapping[str, Any]:
     """A YAML, by the reader that `--config` has, which knows 5e-3 as a number."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--space", type=dict[str, Any], enable_path=True)
+    parser.add_argument("--space", type=dict[str, Any], sub_configs=True)
     try:
         space: dict[str, Any] = parser.parse_args(["--space", path]).space
     except Exception as error:

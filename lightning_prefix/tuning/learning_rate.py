@@ -33,7 +33,7 @@ class RangeTest:
 
     Args:
         frame: one row per optimizer step: `step`, `learning_rate` (of the prefix), `loss`, `smoothed_loss`.
-        suggestion: rate of the prefix at the steepest descent of the smoothed loss.
+        suggestion: rate of the prefix where the smoothed loss begins its steepest descent.
     """
 
     frame: "pd.DataFrame"
@@ -101,19 +101,24 @@ class RisingRate(Callback):
             pl_module.load_state_dict(self._start)
 
     def suggestion(self) -> float:
-        """The rate at which the smoothed loss falls steepest over the logarithm of the rate, before its minimum.
+        """The rate from which the smoothed loss falls the most within a tenth of the test, before its minimum.
+
+        It is the first rate of that tenth, since the smoothed loss is about nine steps late. The first tenth of the
+        test does not count: few losses are in the mean.
 
         Raises:
             InputError: if the loss never fell.
         """
         lowest = self.smoothed.index(min(self.smoothed))
-        slopes = [after - before for before, after in zip(self.smoothed, self.smoothed[2 : lowest + 1], strict=False)]
-        if len(self.smoothed) < _FEWEST or not slopes or min(slopes) >= 0:
+        tenth = max(2, len(self.smoothed) // 10)
+        later = self.smoothed[2 * tenth : lowest + 1]
+        falls = [after - before for before, after in zip(self.smoothed[tenth:], later, strict=False)]
+        if len(self.smoothed) < _FEWEST or not falls or min(falls) >= 0:
             raise InputError(
                 f"the loss did not fall between the rates {self.low:g} and {self.rates[-1]:g} ({len(self.losses)} "
                 "steps). Give other bounds (--low, --high), more --steps, or look at the data."
             )
-        return self.rates[slopes.index(min(slopes)) + 1]
+        return self.rates[tenth + falls.index(min(falls))]
 
 
 def learning_rate_range_test(
@@ -148,16 +153,17 @@ def learning_rate_range_test(
     """
     if not 0 < low < high or not math.isfinite(high) or steps < _FEWEST:
         raise InputError(f"low {low:g}, high {high:g}, steps {steps} are given; they are 0 < low < high, steps >= 10.")
-    make = trainer if callable(trainer) else trainer_factory({"enable_model_summary": False, **(trainer or {})})
+    make = trainer if callable(trainer) else trainer_factory(trainer)
     rising = RisingRate(low, high, steps)
     seed_everything(seed, workers=True, verbose=False)
     runner = make(
         [rising],
         max_steps=steps,
-        max_epochs=-1,
+        max_epochs=steps,
         limit_val_batches=0,
         num_sanity_val_steps=0,
         logger=False,
+        enable_model_summary=False,
         enable_checkpointing=False,
     )
     try:

@@ -17,7 +17,7 @@ from lightning_prefix.tuning.storage import open_storage
 from lightning_prefix.tuning.workers import Workers, directory_lock
 
 STATE = optuna.trial.TrialState
-TOTAL = 24
+TOTAL = 12
 
 
 def workers(directory: Path, url: str | None, total: int = TOTAL) -> Workers:
