@@ -48,6 +48,7 @@ from lightning_prefix.tasks import (
     TokenClassification,
     Translation,
 )
+from lightning_prefix.tuning import learning_rate_range_test, tune
 
 __version__ = "0.1.0.dev0"
 
@@ -99,5 +100,7 @@ __all__ = [
     "cross_validate",
     "fit_weights",
     "from_peft",
+    "learning_rate_range_test",
     "to_peft",
+    "tune",
 ]

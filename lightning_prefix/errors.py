@@ -9,6 +9,10 @@ class InputError(Exception):
     """
 
 
+class NotFiniteError(InputError):
+    """The training loss is no finite number any more."""
+
+
 def input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that a library caught and reworded, if there is one."""
     while error is not None:

@@ -22,10 +22,8 @@ def test_help_is_fast():
 
 
 def test_import_loads_no_models():
-    """transformers' modelling code and `datasets` are loaded when they are used."""
-    code = (
-        "import sys, lightning_prefix; "
-        "print([m for m in ('transformers.modeling_utils', 'datasets', 'pandas') if m in sys.modules])"
-    )
+    """transformers' modelling code, `datasets`, `optuna` and the like are loaded when they are used."""
+    heavy = ("transformers.modeling_utils", "datasets", "pandas", "optuna")
+    code = f"import sys, lightning_prefix; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

@@ -86,7 +86,10 @@ class ExperimentCLI(PrefixCLI):
 
     def make(self, config: Namespace | None = None) -> tuple[PrefixTask, TextDataModule]:
         """A new task and new data."""
-        made = self.parser.instantiate_classes(self.config if config is None else config)
+        config = self.config if config is None else config
+        text = self.parser.dump(config, skip_link_targets=False, skip_none=False, format="yaml")
+        self.config_dump = yaml.safe_load(text)  # from which Lightning takes the hyper-parameters of what it makes
+        made = self.parser.instantiate_classes(config)
         return made.model, made.data
 
     def trainer_factory(self, config: Namespace | None = None) -> Callable[..., Trainer]:

@@ -33,8 +33,7 @@ class SuggestingParser(LightningArgumentParser):
             raise cause
         if not self.exit_on_error:
             super().error(message, ex)
-        lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
-        sys.stderr.write("error: " + "\n".join(lines) + "\n")
+        sys.stderr.write("error: " + "\n".join(plain_lines(message)) + "\n")
         if unknown := next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None):
             near = _near(unknown, self._known())
             sys.stderr.write(f"did you mean {' or '.join(near)}?\n" if near else "")
@@ -50,6 +49,11 @@ class SuggestingParser(LightningArgumentParser):
         for action in self._actions:
             known |= {option.lstrip("-") for option in action.option_strings} | {*map(str, action.choices or ())}
         return known | {"model", "data", "trainer"}
+
+
+def plain_lines(message: str) -> list[str]:
+    """The lines of jsonargparse's message that say something to users."""
+    return [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
 
 
 def _subclasses(parent: type[Any]) -> Iterator[type[Any]]:

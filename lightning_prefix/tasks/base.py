@@ -21,7 +21,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, load_config, max_positions
 from lightning_prefix.backbone import files as prefix_files
 from lightning_prefix.backbone.fingerprint import check_fingerprint
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
@@ -196,11 +196,11 @@ class PrefixTask(LightningModule, ABC):
         """Loss of one batch.
 
         Raises:
-            InputError: if it is not a finite number.
+            NotFiniteError: if it is not a finite number.
         """
         loss = self.loss(self(batch), batch)
         if not torch.isfinite(loss):
-            raise InputError(
+            raise NotFiniteError(
                 f"the training loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); training "
                 f"stopped, and the checkpoints on disk are from before. {_TOO_FAST}"
             )
