@@ -1,7 +1,6 @@
 """`TextDataModule`: from a source to batches of tokens; its subclasses say what a label is."""
 
 import copy
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from typing_extensions import Self
 
-__all__ = ["TextDataModule", "data_from"]
+__all__ = ["TextDataModule"]
 
 
 class TextDataModule(LightningDataModule, ABC):
@@ -492,38 +491,3 @@ class TextDataModule(LightningDataModule, ABC):
             label_column=self.label_column if is_labelled else None,
             read_label=self.label_reader(labelled) if is_labelled else None,
         )
-
-
-def data_from(description: Mapping[str, Any], origin: object, **more: Any) -> TextDataModule:
-    """The data module of a description, without a source.
-
-    Args:
-        description: what `TextDataModule.description` returned; from a file, which may come from a stranger.
-        origin: the file, for messages.
-        more: options that count more.
-
-    Raises:
-        InputError: if it does not make a data module of a class that is loaded already.
-    """
-    if not description:
-        raise InputError(
-            f"{origin} was saved without saying how texts are read; save it with "
-            "task.save_pretrained(directory, data.description())."
-        )
-    module, _, name = str(description.get("class_path")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    arguments = description.get("init_args")
-    try:
-        if not (isinstance(found, type) and issubclass(found, TextDataModule) and isinstance(arguments, Mapping)):
-            raise ValueError(f"{description!r} names no data module that is imported")
-        arguments = {**arguments, **more}
-        if "preprocess" in arguments:
-            arguments["preprocess"] = Preprocessing(**arguments["preprocess"])
-        return found(**arguments)
-    except InputError:
-        raise
-    except Exception as error:  # what fails first, and how, depends on the argument
-        raise InputError(
-            f"what {origin} says of its texts cannot be used ({type(error).__name__}: {error}). If the class is "
-            "yours, import it first; otherwise the file is damaged: save the prefix once more."
-        ) from error
