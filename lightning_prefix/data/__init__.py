@@ -1,7 +1,8 @@
 """Data: from what the user names to batches of tokens."""
 
-from lightning_prefix.data.base import TextDataModule, data_from
+from lightning_prefix.data.base import TextDataModule
 from lightning_prefix.data.classification import TextClassificationDataModule
+from lightning_prefix.data.description import data_from
 from lightning_prefix.data.dialogue import DialogueDataModule
 from lightning_prefix.data.extractive_qa import ExtractiveQADataModule
 from lightning_prefix.data.generation import TextGenerationDataModule

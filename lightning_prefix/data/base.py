@@ -1,10 +1,9 @@
 """`TextDataModule`: from a source to batches of tokens; its subclasses say what a label is."""
 
 import copy
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import LightningDataModule
@@ -22,6 +21,7 @@ from lightning_prefix.data.collate import Collator
 from lightning_prefix.data.encode import describe_changes, encode_split
 from lightning_prefix.data.loaders import evaluation_loader, train_loader
 from lightning_prefix.data.preprocess import Preprocessing
+from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.data.sources import Splits, has_split, load_predict_rows, load_splits, select_split
 from lightning_prefix.data.templates import text_columns
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from typing_extensions import Self
 
-__all__ = ["TextDataModule", "data_from"]
+__all__ = ["TextDataModule"]
 
 
 class TextDataModule(LightningDataModule, ABC):
@@ -90,7 +90,7 @@ class TextDataModule(LightningDataModule, ABC):
     )
     """Options that a `Predictor` needs to read texts as they were read here."""
     encode_function: ClassVar[Callable[..., dict[str, list[Any]]]] = staticmethod(encode_rows)
-    """From rows to tokens; a top-level function with arguments like those of `encode_rows`."""
+    """From rows to tokens; a top-level function with the first arguments of `encode_rows`."""
 
     def __init__(
         self,
@@ -308,13 +308,8 @@ class TextDataModule(LightningDataModule, ABC):
         columns = type(self).encode_function(
             {column: [row[column] for row in rows] for column in self.columns},
             list(range(len(rows))),
-            split="texts",
-            drop_empty=False,
-            fingerprint="",
-            version=0,
-            label_column=None,
-            label_name=None,
-            **self._encode_arguments(None, "predict"),
+            replace(self._reading("texts", None), drop_empty=False),
+            **self.encode_options(None, "predict"),
         )
         names = [name for name in columns if name not in ("row", "cut", "length")]
         return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
@@ -323,14 +318,18 @@ class TextDataModule(LightningDataModule, ABC):
         """The function from rows to a batch."""
         return Collator(padding_values(self.tokenizer_name))
 
+    def source_template(self) -> str | None:
+        """The template that is used."""
+        return self.template
+
     def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
-        """Arguments of `encode_function` beyond the common ones; plain data.
+        """Arguments of `encode_function` beyond those of `encode_rows`; plain data.
 
         Args:
             rows: the raw rows; None where nothing is labelled.
             role: "train", "validation", "test" or "predict".
         """
-        return {"read_label": None if rows is None else self.label_reader(rows)}
+        return {}
 
     def prepare_data(self) -> None:
         """Download, check and tokenise, in one process; `setup` finds the result in `datasets`' cache."""
@@ -470,62 +469,25 @@ class TextDataModule(LightningDataModule, ABC):
     def _encode(self, role: str, rows: "datasets.Dataset", *, is_labelled: bool) -> "datasets.Dataset":
         self._raw[role] = rows
         split = self.split_names.get(role, role)
-        arguments = self._encode_arguments(rows if is_labelled else None, role)
-        key = (role, repr(arguments))
+        labelled = rows if is_labelled else None
+        reading, options = self._reading(split, labelled), self.encode_options(labelled, role)
+        key = (role, repr(reading), repr(options))
         if key not in self._encoded:
-            self._encoded[key] = encode_split(
-                rows,
-                split=split,
-                drop_empty=self.drop_empty,
-                label_column=(self.label_column or None) if is_labelled else None,
-                function=type(self).encode_function,
-                **arguments,
-            )
-            for line in describe_changes(self._encoded[key], len(rows), split, arguments["max_length"]):
+            self._encoded[key] = encode_split(rows, reading, function=type(self).encode_function, **options)
+            for line in describe_changes(self._encoded[key], len(rows), split, reading.max_length):
                 rank_zero_info(line)
         return self._encoded[key]
 
-    def _encode_arguments(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
-        return {
-            "tokenizer": self.tokenizer_name,
-            "max_length": self._resolve_max_length(),
-            "text_columns": self.columns,
-            "template": self.template,
-            "preprocess": self.preprocess,
-            **self.encode_options(rows, role),
-        }
-
-
-def data_from(description: Mapping[str, Any], origin: object, **more: Any) -> TextDataModule:
-    """The data module of a description, without a source.
-
-    Args:
-        description: what `TextDataModule.description` returned; from a file, which may come from a stranger.
-        origin: the file, for messages.
-        more: options that count more.
-
-    Raises:
-        InputError: if it does not make a data module of a class that is loaded already.
-    """
-    if not description:
-        raise InputError(
-            f"{origin} was saved without saying how texts are read; save it with "
-            "task.save_pretrained(directory, data.description())."
+    def _reading(self, split: str, labelled: "datasets.Dataset | None") -> Reading:
+        is_labelled = labelled is not None and bool(self.label_column)
+        return Reading(
+            split=split,
+            tokenizer=self.tokenizer_name,
+            text_columns=self.columns,
+            max_length=self._resolve_max_length(),
+            template=self.source_template(),
+            preprocess=self.preprocess,
+            drop_empty=self.drop_empty,
+            label_column=self.label_column if is_labelled else None,
+            read_label=self.label_reader(labelled) if is_labelled else None,
         )
-    module, _, name = str(description.get("class_path")).rpartition(".")
-    found = getattr(sys.modules.get(module), name, None)
-    arguments = description.get("init_args")
-    try:
-        if not (isinstance(found, type) and issubclass(found, TextDataModule) and isinstance(arguments, Mapping)):
-            raise ValueError(f"{description!r} names no data module that is imported")
-        arguments = {**arguments, **more}
-        if "preprocess" in arguments:
-            arguments["preprocess"] = Preprocessing(**arguments["preprocess"])
-        return found(**arguments)
-    except InputError:
-        raise
-    except Exception as error:  # what fails first, and how, depends on the argument
-        raise InputError(
-            f"what {origin} says of its texts cannot be used ({type(error).__name__}: {error}). If the class is "
-            "yours, import it first; otherwise the file is damaged: save the prefix once more."
-        ) from error

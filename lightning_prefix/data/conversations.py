@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from lightning_prefix.data.checks import row_error
 from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.data.messages import Message, read_messages, reply_places, split_system
-from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
+from lightning_prefix.data.preprocess import preprocess_text
+from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.targets import target_tokens, without_unknown
 from lightning_prefix.data.tokenize import load_tokenizer
 from lightning_prefix.errors import InputError
@@ -136,18 +137,8 @@ class Row(NamedTuple):
 def encode_conversations(
     rows: dict[str, list[Any]],
     indices: list[int],
+    reading: Reading,
     *,
-    split: str,
-    tokenizer: str,
-    fingerprint: str,  # noqa: ARG001, part of the cache's key
-    version: int,  # noqa: ARG001, part of the cache's key
-    text_columns: list[str],
-    preprocess: Preprocessing,
-    template: str | None,  # noqa: ARG001, of other tasks
-    max_length: int,
-    drop_empty: bool,
-    label_column: str | None,  # noqa: ARG001, of other tasks
-    label_name: str | None,  # noqa: ARG001, of other tasks
     max_target_length: int,
     is_encoder_decoder: bool,
     role: str,
@@ -163,13 +154,13 @@ def encode_conversations(
     Raises:
         InputError: for the first conversation that is not one; with `drop_empty` those without a reply are left out.
     """
-    writer = Writer(load_tokenizer(tokenizer), chat_template)
+    writer = Writer(load_tokenizer(reading.tokenizer), chat_template)
     found: list[tuple[int, Row]] = []
-    for value, index in zip(rows[text_columns[0]], indices, strict=True):
+    for value, index in zip(rows[reading.text_columns[0]], indices, strict=True):
         try:
             messages = read_messages(value, turn_separator, system)
             if role != "predict" and not reply_places(messages):
-                if drop_empty:
+                if reading.drop_empty:
                     continue
                 raise ValueError(
                     f"has no reply: it holds only {' and '.join(message['role'] for message in messages)}. Set "
@@ -177,11 +168,12 @@ def encode_conversations(
                 )
         except ValueError as error:
             problem, _, advice = str(error).partition(". ")
-            raise row_error(split, index, problem, advice) from None
-        messages = [{**message, "content": preprocess_text(message["content"], preprocess)} for message in messages]
-        found += [
-            (index, row) for row in _rows(messages, writer, role, max_length, max_target_length, is_encoder_decoder)
+            raise row_error(reading.split, index, problem, advice) from None
+        messages = [
+            {**message, "content": preprocess_text(message["content"], reading.preprocess)} for message in messages
         ]
+        made = _rows(messages, writer, role, reading.max_length, max_target_length, is_encoder_decoder)
+        found += [(index, row) for row in made]
     columns: dict[str, list[Any]] = {
         "input_ids": [row.input_ids for _, row in found],
         "attention_mask": [[1] * len(row.input_ids) for _, row in found],

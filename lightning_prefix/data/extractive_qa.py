@@ -143,7 +143,7 @@ class ExtractiveQADataModule(TextDataModule):
 
     def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
         """How windows and answers are read."""
-        options = {**super().encode_options(rows, role), "stride": self.stride, "is_training": role == "train"}
+        options: dict[str, Any] = {"stride": self.stride, "is_training": role == "train"}
         if rows is None or self.answer_start_column is None:
             return options
         return {**options, "more_columns": [self.answer_start_column], "answer_start_column": self.answer_start_column}

@@ -144,20 +144,14 @@ class TextGenerationDataModule(TextDataModule):
         validation = select_split(self.splits, self.split_names["train"]).select(sorted(held))
         return train, self._encode("validation", validation, is_labelled=True)
 
-    def source_template(self) -> str | None:
-        """The template that is used."""
-        return self.template
-
     def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
         """How targets are read and joined."""
-        template = self.source_template()
         prefix = self.target_prefix
         if prefix is None:
+            template = self.source_template()
             ends_blank = template is not None and template[-1:].isspace()
             prefix = "" if self.is_encoder_decoder or ends_blank else " "
         return {
-            **super().encode_options(rows, role),
-            "template": template,
             "target_prefix": prefix,
             "max_target_length": self.max_target_length,
             "is_encoder_decoder": self.is_encoder_decoder,

@@ -1,11 +1,10 @@
 """Rows of questions to windows of tokens with the places of their answers."""
 
-from collections.abc import Callable
 from typing import Any
 
 from lightning_prefix.data.answers import Answer, answer_span
-from lightning_prefix.data.preprocess import Preprocessing
-from lightning_prefix.data.tokenize import label_of_row, load_tokenizer, texts_of_rows
+from lightning_prefix.data.reading import Reading
+from lightning_prefix.data.tokenize import labels_of_rows, load_tokenizer, texts_of_rows
 from lightning_prefix.data.windows import context_windows, model_inputs, span_labels
 
 __all__ = ["encode_questions"]
@@ -16,21 +15,10 @@ Place = tuple[int, int]
 def encode_questions(
     rows: dict[str, list[Any]],
     indices: list[int],
+    reading: Reading,
     *,
-    split: str,
-    tokenizer: str,
-    fingerprint: str,  # noqa: ARG001, part of the cache's key
-    version: int,  # noqa: ARG001, part of the cache's key
-    text_columns: list[str],
-    preprocess: Preprocessing,
-    template: None,  # noqa: ARG001, there is none
-    max_length: int,
-    drop_empty: bool,
-    label_column: str | None,
-    label_name: str | None,
     stride: int,
     is_training: bool,
-    read_label: Callable[[Any], list[Answer]] | None = None,
     answer_start_column: str | None = None,
 ) -> dict[str, list[Any]]:
     """Windows of a batch of questions, and where their answers are.
@@ -47,26 +35,22 @@ def encode_questions(
     Raises:
         InputError: for the first row without text, without room for its context, or with a bad answer.
     """
-    kept, texts = texts_of_rows(rows, indices, text_columns, preprocess, split, drop_empty)
+    kept, texts = texts_of_rows(rows, indices, reading)
     places = [indices[position] for position in kept]
-    questions, contexts = ([text[column] for text in texts] for column in text_columns)
-    loaded = load_tokenizer(tokenizer)
+    questions, contexts = ([text[column] for text in texts] for column in reading.text_columns)
+    loaded = load_tokenizer(reading.tokenizer)
     windows = context_windows(
-        loaded, questions, contexts, indices=places, split=split, max_length=max_length, stride=stride
+        loaded, questions, contexts, indices=places, split=reading.split, max_length=reading.max_length, stride=stride
     )
     columns: dict[str, list[Any]] = {
         name: [[window[name] for window in found] for found in windows]
         for name in (*model_inputs(loaded), *(() if is_training else ("offsets", "null")))
     }
     answers = []
-    if label_column is not None and read_label is not None:
-        cells = [
-            label_of_row(rows[label_column][n], index, str(label_name), split, read_label)
-            for n, index in zip(kept, places, strict=True)
-        ]
+    if (cells := labels_of_rows(rows, indices, kept, reading)) is not None:
         if answer_start_column is not None:
             cells = [_with_start(cell, rows[answer_start_column][n]) for cell, n in zip(cells, kept, strict=True)]
-        answers = [_found(*row, split) for row in zip(cells, contexts, places, strict=True)]
+        answers = [_found(*row, reading.split) for row in zip(cells, contexts, places, strict=True)]
         columns["labels"] = [
             span_labels(found, answer[0][1] if answer else None) for found, answer in zip(windows, answers, strict=True)
         ]

@@ -1,13 +1,13 @@
 """Texts with the texts to be written for them, to tokens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_prefix.data.checks import row_error
 from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.data.linearize import linearize
-from lightning_prefix.data.preprocess import Preprocessing
-from lightning_prefix.data.tokenize import label_of_row, load_tokenizer, texts_of_rows, tokenise
+from lightning_prefix.data.reading import Reading
+from lightning_prefix.data.tokenize import labels_of_rows, load_tokenizer, texts_of_rows, tokenise
 
 __all__ = ["encode_targets", "read_targets", "target_tokens", "without_unknown"]
 
@@ -42,19 +42,8 @@ def read_targets(value: Any, no_answer: str | None = None) -> list[str]:
 def encode_targets(
     rows: dict[str, list[Any]],
     indices: list[int],
+    reading: Reading,
     *,
-    split: str,
-    tokenizer: str,
-    fingerprint: str,  # noqa: ARG001, part of the cache's key
-    version: int,  # noqa: ARG001, part of the cache's key
-    text_columns: list[str],
-    preprocess: Preprocessing,
-    template: str | None,
-    max_length: int,
-    drop_empty: bool,
-    label_column: str | None,
-    label_name: str | None,
-    read_label: Callable[[Any], list[str]] | None,
     target_prefix: str,
     max_target_length: int,
     is_encoder_decoder: bool,
@@ -64,10 +53,10 @@ def encode_targets(
 ) -> dict[str, list[Any]]:
     """Tokenise sources and targets; the first arguments are those of `encode_rows`.
 
-    `read_label` makes of a cell the list of its targets. `target_prefix` comes in front of each, which then has up to
-    `max_target_length` tokens with its end. Unless `is_encoder_decoder`, it is appended to the source. With `is_train`
-    every target is a row, and there are no references. `languages` holds `src_lang` and `tgt_lang`.
-    With `is_table` the source columns are linearised.
+    `reading.read_label` makes of a cell the list of its targets. `target_prefix` comes in front of each, which then
+    has up to `max_target_length` tokens with its end. Unless `is_encoder_decoder`, it is appended to the source. With
+    `is_train` every target is a row, and there are no references. `languages` holds `src_lang` and `tgt_lang`. With
+    `is_table` the source columns are linearised.
 
     Returns:
         The columns of a batch, "row", "cut" and "length".
@@ -76,20 +65,16 @@ def encode_targets(
         InputError: for the first row without text or target.
     """
     if is_table:
-        rows = {**rows, **{column: [linearize(cell) for cell in rows[column]] for column in text_columns}}
-    kept, texts = texts_of_rows(rows, indices, text_columns, preprocess, split, drop_empty)
+        rows = {**rows, **{column: [linearize(cell) for cell in rows[column]] for column in reading.text_columns}}
+    kept, texts = texts_of_rows(rows, indices, reading)
     places = [indices[position] for position in kept]
-    loaded = load_tokenizer(tokenizer, **languages)
-    sources, cut = tokenise(texts, places, split, loaded, template, max_length)
+    loaded = load_tokenizer(reading.tokenizer, **languages)
+    sources, cut = tokenise(texts, places, loaded, reading)
     if not is_encoder_decoder:
         sources = {"input_ids": [without_end(ids, loaded) for ids in sources["input_ids"]]}
         sources["attention_mask"] = [[1] * len(ids) for ids in sources["input_ids"]]
-    if label_column is None or read_label is None:
+    if (targets := labels_of_rows(rows, indices, kept, reading)) is None:
         return {**sources, "row": places, "cut": cut}
-    targets = [
-        label_of_row(rows[label_column][position], indices[position], str(label_name), split, read_label)
-        for position in kept
-    ]
     pairs = [(place, target) for place, row in enumerate(targets) for target in (row if is_train else row[:1])]
     tokens = target_tokens([target_prefix + text for _, text in pairs], loaded, max_target_length, is_encoder_decoder)
     labels = [without_unknown(ids, loaded) for ids in tokens]
@@ -97,9 +82,9 @@ def encode_targets(
     for (place, text), ids in zip(pairs, labels, strict=True):
         if NO_LABEL in ids and added.issuperset(ids):
             raise row_error(
-                split,
+                reading.split,
                 places[place],
-                f"has the target {text!r}, of which the tokenizer {tokenizer!r} knows no token",
+                f"has the target {text!r}, of which the tokenizer {reading.tokenizer!r} knows no token",
                 "Give a target in a language of the backbone, or remove the row.",
             )
     order = [place for place, _ in pairs]

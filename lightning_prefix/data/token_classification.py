@@ -73,8 +73,8 @@ class TokenClassificationDataModule(TextDataModule):
         return functools.partial(class_number, labels=self.labels, declared=declared)
 
     def encode_options(self, rows: "datasets.Dataset | None", role: str) -> dict[str, Any]:
-        """The reader of tags, and their names."""
-        return {**super().encode_options(rows, role), "labels": self.labels}
+        """The names of the tags."""
+        return {"labels": self.labels}
 
     def is_labelled(self, rows: "datasets.Dataset") -> bool:
         """Whether any row has tags."""

@@ -9,14 +9,15 @@ from typing import Any
 
 from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.data.checks import row_error, text_of
-from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
+from lightning_prefix.data.preprocess import preprocess_text
+from lightning_prefix.data.reading import LABEL, Reading
 from lightning_prefix.data.templates import fit_template
 from lightning_prefix.errors import InputError
 
 __all__ = ["encode_rows", "load_tokenizer", "padding_values", "resolve_max_length", "tokenizer_fingerprint"]
 
-VERSION = 2
-"""Part of the cache's key: raise it when `encode_rows` or a label reader returns something else."""
+VERSION = 3
+"""Part of the cache's key: raise it when an encoder or a label reader returns something else."""
 
 _SMALLEST_MAX_LENGTH = 8
 _DEFAULT_MAX_LENGTH = 512
@@ -96,41 +97,13 @@ def padding_values(tokenizer: str) -> dict[str, int]:
     return {"input_ids": int(pad), "token_type_ids": int(getattr(loaded, "pad_token_type_id", 0) or 0)}
 
 
-def encode_rows(
-    rows: dict[str, list[Any]],
-    indices: list[int],
-    *,
-    split: str,
-    tokenizer: str,
-    fingerprint: str,  # noqa: ARG001, part of the cache's key
-    version: int,  # noqa: ARG001, part of the cache's key
-    text_columns: list[str],
-    preprocess: Preprocessing,
-    template: str | None,
-    max_length: int,
-    drop_empty: bool,
-    label_column: str | None,
-    label_name: str | None,
-    read_label: Callable[[Any], Any] | None = None,
-) -> dict[str, list[Any]]:
-    """Tokenise a batch of rows and read its labels.
+def encode_rows(rows: dict[str, list[Any]], indices: list[int], reading: Reading) -> dict[str, list[Any]]:
+    """Tokenise a batch of rows and read its labels: class numbers, lists of them as 0 and 1, or floats.
 
     Args:
         rows: column -> values.
         indices: position of each row in its split, from 0.
-        split: name of the split, for messages.
-        tokenizer: name of the tokenizer.
-        fingerprint: of the tokenizer and of the libraries that preprocess.
-        version: of this function.
-        text_columns: the text, or the text and its pair, or the columns of the template.
-        preprocess: what is done to each of these first.
-        template: "Review: {text}", or None.
-        max_length: tokens a row may have, special ones included.
-        drop_empty: leave rows without text out, rather than raise.
-        label_column: None to read no labels.
-        label_name: the user's name of that column, for messages.
-        read_label: a cell to a class number, a list of them as 0 and 1, or a float. It raises `ValueError`
-            with what is wrong with the cell, a full stop, and what to do.
+        reading: how.
 
     Returns:
         What the tokenizer returns, "labels" if they are read, "row" (position in the split) and "cut"
@@ -139,58 +112,42 @@ def encode_rows(
     Raises:
         InputError: for the first row without text or with a bad label.
     """
-    kept, texts = texts_of_rows(rows, indices, text_columns, preprocess, split, drop_empty)
+    kept, texts = texts_of_rows(rows, indices, reading)
     places = [indices[position] for position in kept]
-    columns, cut = tokenise(texts, places, split, load_tokenizer(tokenizer), template, max_length)
-    if label_column is not None and read_label is not None:
-        columns["labels"] = [
-            label_of_row(rows[label_column][position], indices[position], str(label_name), split, read_label)
-            for position in kept
-        ]
+    columns, cut = tokenise(texts, places, load_tokenizer(reading.tokenizer), reading)
+    if (labels := labels_of_rows(rows, indices, kept, reading)) is not None:
+        columns["labels"] = labels
     return {**columns, "row": places, "cut": cut}
 
 
 def texts_of_rows(
-    rows: dict[str, list[Any]],
-    indices: list[int],
-    columns: list[str],
-    preprocess: Preprocessing,
-    split: str,
-    drop_empty: bool,
+    rows: dict[str, list[Any]], indices: list[int], reading: Reading
 ) -> tuple[list[int], list[dict[str, str]]]:
     """The positions in the batch of the rows that have text, and their texts by column, preprocessed.
 
     Raises:
         InputError: for the first row without text, unless `drop_empty`.
     """
-    read = [_texts_of_row(rows, i, index, columns, preprocess, split, drop_empty) for i, index in enumerate(indices)]
+    read = [_texts_of_row(rows, position, index, reading) for position, index in enumerate(indices)]
     kept = [position for position, texts in enumerate(read) if texts is not None]
     return kept, [texts for texts in read if texts is not None]
 
 
-def _texts_of_row(
-    rows: dict[str, list[Any]],
-    position: int,
-    index: int,
-    columns: list[str],
-    preprocess: Preprocessing,
-    split: str,
-    drop_empty: bool,
-) -> dict[str, str] | None:
+def _texts_of_row(rows: dict[str, list[Any]], position: int, index: int, reading: Reading) -> dict[str, str] | None:
     texts = {}
-    for column in columns:
+    for column in reading.text_columns:
         try:
             text = text_of(rows[column][position])
         except TypeError as error:
             raise row_error(
-                split, index, f"has a {error} in the column {column!r}, not a text", "Name a column of texts."
+                reading.split, index, f"has a {error} in the column {column!r}, not a text", "Name a column of texts."
             ) from None
-        processed = "" if text is None else preprocess_text(text, preprocess)
+        processed = "" if text is None else preprocess_text(text, reading.preprocess)
         if not processed.strip():
-            if drop_empty:
+            if reading.drop_empty:
                 return None
             raise row_error(
-                split,
+                reading.split,
                 index,
                 f"has no text in the column {column!r}"
                 + ("" if text is None else f": preprocessing removed everything of {reprlib.repr(text)}"),
@@ -200,6 +157,21 @@ def _texts_of_row(
             )
         texts[column] = processed
     return texts
+
+
+def labels_of_rows(
+    rows: dict[str, list[Any]], indices: list[int], kept: list[int], reading: Reading
+) -> list[Any] | None:
+    """What is trained on, for the rows at the positions `kept` of the batch; None if no labels are read.
+
+    Raises:
+        InputError: for the first bad label.
+    """
+    column, read_label = reading.label_column, reading.read_label
+    if column is None or read_label is None:
+        return None
+    cells = rows[LABEL]
+    return [label_of_row(cells[n], indices[n], column, reading.split, read_label) for n in kept]
 
 
 def label_of_row(value: Any, index: int, column: str, split: str, read_label: Callable[[Any], Any]) -> Any:
@@ -218,12 +190,7 @@ def label_of_row(value: Any, index: int, column: str, split: str, read_label: Ca
 
 
 def tokenise(
-    texts: list[dict[str, str]],
-    indices: list[int],
-    split: str,
-    loaded: Any,
-    template: str | None,
-    max_length: int,
+    texts: list[dict[str, str]], indices: list[int], loaded: Any, reading: Reading
 ) -> tuple[dict[str, list[Any]], list[bool]]:
     """What the tokenizer returns for the texts of rows, cut to `max_length`, and which were cut.
 
@@ -232,6 +199,7 @@ def tokenise(
     """
     if not texts:  # every row of the batch was left out
         return {name: [] for name in loaded(["a"])}, []
+    template, max_length = reading.template, reading.max_length
     columns = dict(loaded(*_arguments(texts, template), truncation=False, verbose=False))
     is_long = [len(ids) > max_length for ids in columns["input_ids"]]
     long = [number for number, too_long in enumerate(is_long) if too_long]
@@ -241,7 +209,7 @@ def tokenise(
     if template is None:
         arguments = _arguments(long_texts, None)
     else:
-        arguments = [_fitted(template, long_texts, [indices[number] for number in long], split, loaded, max_length)]
+        arguments = [_fitted(template, long_texts, [indices[number] for number in long], loaded, reading)]
     shortened = loaded(*arguments, truncation=True, max_length=max_length, verbose=False)
     for name, values in shortened.items():
         for number, value in zip(long, values, strict=True):
@@ -255,25 +223,18 @@ def _arguments(texts: list[dict[str, str]], template: str | None) -> list[list[s
     return [list(column) for column in zip(*(row.values() for row in texts), strict=True)]
 
 
-def _fitted(
-    template: str,
-    texts: list[dict[str, str]],
-    indices: list[int],
-    split: str,
-    tokenizer: Any,
-    max_length: int,
-) -> list[str]:
+def _fitted(template: str, texts: list[dict[str, str]], indices: list[int], loaded: Any, reading: Reading) -> list[str]:
     def lengths(filled: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(filled, verbose=False)["input_ids"]]
+        return [len(ids) for ids in loaded(filled, verbose=False)["input_ids"]]
 
-    fitted = fit_template(template, texts, lengths, max_length)
+    fitted = fit_template(template, texts, lengths, reading.max_length)
     for index, length in zip(indices, lengths(fitted), strict=True):
-        if length > max_length:
+        if length > reading.max_length:
             raise row_error(
-                split,
+                reading.split,
                 index,
                 f"does not fit: the template {template!r} takes {length} tokens even with its longest column "
-                f"left out, and max_length is {max_length}",
+                f"left out, and max_length is {reading.max_length}",
                 "Shorten the template or raise max_length.",
             )
     return fitted

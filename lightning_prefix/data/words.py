@@ -1,12 +1,12 @@
 """Words and their tags to token numbers: a top-level function with plain arguments, as `encode_rows`."""
 
 import reprlib
-from collections.abc import Callable
 from typing import Any
 
 from lightning_prefix.data.checks import row_error, text_of
 from lightning_prefix.data.collate import NO_LABEL
-from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
+from lightning_prefix.data.preprocess import preprocess_text
+from lightning_prefix.data.reading import LABEL, Reading
 from lightning_prefix.data.tokenize import label_of_row, load_tokenizer
 from lightning_prefix.errors import InputError
 
@@ -51,39 +51,17 @@ def first_tokens(word_ids: list[int | None], words: int) -> list[int]:
 def encode_words(
     rows: dict[str, list[Any]],
     indices: list[int],
+    reading: Reading,
     *,
-    split: str,
-    tokenizer: str,
-    fingerprint: str,  # noqa: ARG001, part of the cache's key
-    version: int,  # noqa: ARG001, part of the cache's key
-    text_columns: list[str],
-    preprocess: Preprocessing,
-    template: None,  # noqa: ARG001, words have none
-    max_length: int,
-    drop_empty: bool,
-    label_column: str | None,
-    label_name: str | None,
     labels: tuple[str, ...],
-    read_label: Callable[[Any], int] | None = None,
 ) -> dict[str, list[Any]]:
     """Tokenise the words of a batch of rows, and put each tag at its word's first token.
 
     Args:
         rows: column -> values.
         indices: position of each row in its split, from 0.
-        split: name of the split, for messages.
-        tokenizer: name of the tokenizer.
-        fingerprint: of the tokenizer.
-        version: of the encoding.
-        text_columns: the column of the words.
-        preprocess: what is done to every word first.
-        template: None.
-        max_length: tokens a row may have, special ones included.
-        drop_empty: leave rows without words out, rather than raise.
-        label_column: column of the tags; None to read none.
-        label_name: the user's name of that column, for messages.
+        reading: how; its steps and `read_label` are for one word and its tag.
         labels: names of the tags in the order of their numbers.
-        read_label: a tag to its number; it raises `ValueError` as for `encode_rows`.
 
     Returns:
         What the tokenizer returns, "word_positions", "labels" and "tags" or "words", "row" (position in the split) and
@@ -92,35 +70,35 @@ def encode_words(
     Raises:
         InputError: for the first row without words, or whose tags do not fit.
     """
-    (column,) = text_columns
+    (column,), split = reading.text_columns, reading.split
     sentences = [_words(cell, index, column, split) for cell, index in zip(rows[column], indices, strict=True)]
-    tokens = _tokenise(sentences, tokenizer, preprocess, max_length)
+    tokens = _tokenise(sentences, reading)
     positions = [first_tokens(tokens.word_ids(i), len(words)) for i, words in enumerate(sentences)]
     kept = [i for i in range(len(indices)) if max(positions[i], default=-1) >= 0]
-    if not drop_empty and len(kept) < len(indices):
+    if not reading.drop_empty and len(kept) < len(indices):
         index = indices[next(i for i in range(len(indices)) if i not in kept)]
         raise row_error(
             split,
             index,
-            f"has no word in the column {column!r} that the tokenizer {tokenizer!r} makes tokens of",
+            f"has no word in the column {column!r} that the tokenizer {reading.tokenizer!r} makes tokens of",
             "Every row needs one that is not blank. Correct it, or set drop_empty=True to leave such rows out.",
         )
     columns = {name: [values[i] for i in kept] for name, values in tokens.items()}
     columns["word_positions"] = [positions[i] for i in kept]
     columns |= {"row": [indices[i] for i in kept], "cut": [bool(tokens.encodings[i].overflowing) for i in kept]}
-    if label_column is None or read_label is None:
+    if reading.label_column is None or reading.read_label is None:
         return {**columns, "words": [sentences[i] for i in kept]}
     columns["labels"], columns["tags"] = [], []
     for i in kept:
-        tags = tags_of(rows[label_column][i])
+        tags = tags_of(rows[LABEL][i])
         if len(tags) != len(sentences[i]):
             raise row_error(
                 split,
                 indices[i],
-                f"has {len(sentences[i])} words in {column!r} and {len(tags)} tags in {label_name!r}",
+                f"has {len(sentences[i])} words in {column!r} and {len(tags)} tags in {reading.label_column!r}",
                 "Each word has one tag; correct the row.",
             )
-        numbers = [label_of_row(tag, indices[i], str(label_name), split, read_label) for tag in tags]
+        numbers = [label_of_row(tag, indices[i], reading.label_column, split, reading.read_label) for tag in tags]
         at = dict(zip(positions[i], numbers, strict=True))
         columns["labels"].append([at.get(token, NO_LABEL) for token in range(len(tokens["input_ids"][i]))])
         columns["tags"].append([labels[number] for number in numbers])
@@ -140,16 +118,16 @@ def _words(cell: Any, index: int, column: str, split: str) -> list[str]:
         ) from None
 
 
-def _tokenise(sentences: list[list[str]], tokenizer: str, preprocess: Preprocessing, max_length: int) -> Any:
-    loaded = load_tokenizer(tokenizer)
+def _tokenise(sentences: list[list[str]], reading: Reading) -> Any:
+    loaded = load_tokenizer(reading.tokenizer)
     if not loaded.is_fast:
         raise InputError(
-            f"the tokenizer {tokenizer!r} has no fast version, which alone tells the word of each token. Give a "
-            "backbone with one, or tokenizer=."
+            f"the tokenizer {reading.tokenizer!r} has no fast version, which alone tells the word of each token. Give "
+            "a backbone with one, or tokenizer=."
         )
     # GPT-2's kind gives "film" other tokens than " film"; only the second is how a word looks in running text
     alone = loaded.tokenize("a")
     blank = "" if loaded.tokenize("a a")[-len(alone) :] == alone else " "
-    processed = [[preprocess_text(word, preprocess) for word in words] for words in sentences]
+    processed = [[preprocess_text(word, reading.preprocess) for word in words] for words in sentences]
     spaced = [[blank + word if word else "" for word in words] for words in processed]
-    return loaded(spaced, is_split_into_words=True, truncation=True, max_length=max_length, verbose=False)
+    return loaded(spaced, is_split_into_words=True, truncation=True, max_length=reading.max_length, verbose=False)

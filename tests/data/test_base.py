@@ -4,8 +4,10 @@ from types import SimpleNamespace
 import lightning
 import pytest
 import torch
+from tiny_files import write_tokenizer
 
 from lightning_prefix.data import TextClassificationDataModule, TextDataModule
+from lightning_prefix.data.tokenize import load_tokenizer, tokenizer_fingerprint
 from lightning_prefix.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # lightning 2.6 with torch 2.13
@@ -141,6 +143,26 @@ def test_cache_follows_the_options(tokenizer, reviews, write):
     assert first_row() == ([2, 9, 4, 6, 3], 1)
     assert first_row(labels=["pos", "neg"]) == ([2, 9, 4, 6, 3], 0)
     assert first_row(template="{text} label") == ([2, 9, 4, 6, 12, 3], 1)
+
+
+def test_cache_follows_the_tokenizer_and_the_version(reviews, write, tmp_path, monkeypatch):
+    source = str(write("train.jsonl", reviews))
+    tokenizer = write_tokenizer(tmp_path / "tokenizer", model_max_length=64)
+
+    def is_new() -> bool:
+        before = cache_files(tmp_path)
+        TextClassificationDataModule(source, tokenizer=tokenizer).prepare_data()
+        return cache_files(tmp_path) != before
+
+    assert is_new()
+    assert not is_new()
+    write_tokenizer(tmp_path / "tokenizer", is_bert=False, model_max_length=64)  # another one under the same name
+    for function in (load_tokenizer, tokenizer_fingerprint):
+        function.cache_clear()
+    assert is_new()
+    monkeypatch.setattr("lightning_prefix.data.encode.VERSION", -1)
+    assert is_new()
+    assert not is_new()
 
 
 def test_setup_twice_and_for_several_stages(tokenizer, reviews, caplog):

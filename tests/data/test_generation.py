@@ -91,7 +91,7 @@ def test_target_prefix(template, prefix, expected, decoder, monkeypatch):
     """A blank before a decoder's target, unless the source ends in white space."""
     module = decoder({"text": "good", "target": "bad"}, template=template, target_prefix=prefix)
     options = module.encode_options(None, "train")
-    source = (options["template"] or "{text}").format(text="good")
+    source = (module.source_template() or "{text}").format(text="good")
     assert f"{source}:{options['target_prefix']}bad" == expected
     module._is_encoder_decoder = True
     assert module.encode_options(None, "train")["target_prefix"] == (prefix or "")

@@ -8,6 +8,7 @@ import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from lightning_prefix.data import Preprocessing, TokenClassificationDataModule
+from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.words import encode_words
 from lightning_prefix.errors import InputError
 
@@ -235,20 +236,6 @@ def test_a_column_without_words(wordpiece):
 
 def test_a_slow_tokenizer(monkeypatch):
     monkeypatch.setattr("lightning_prefix.data.words.load_tokenizer", Mock(return_value=Mock(is_fast=False)))
+    reading = Reading(split="train", tokenizer="slow", text_columns=["tokens"], max_length=8)
     with pytest.raises(InputError, match=r"'slow' has no fast version, .* Give a backbone with one"):
-        encode_words(
-            {"tokens": ["a"]},
-            [0],
-            split="train",
-            tokenizer="slow",
-            fingerprint="",
-            version=0,
-            text_columns=["tokens"],
-            preprocess=Preprocessing(),
-            template=None,
-            max_length=8,
-            drop_empty=False,
-            label_column=None,
-            label_name=None,
-            labels=(),
-        )
+        encode_words({"tokens": ["a"]}, [0], reading, labels=())

@@ -2,6 +2,7 @@ import datasets
 import pytest
 
 from lightning_prefix.data.encode import describe_changes, encode_split
+from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.regression import read_number
 from lightning_prefix.data.tokenize import (
     load_tokenizer,
@@ -11,17 +12,10 @@ from lightning_prefix.data.tokenize import (
 )
 from lightning_prefix.errors import InputError
 
-DEFAULTS = {
-    "split": "train",
-    "max_length": 8,
-    "text_columns": ["text"],
-    "template": None,
-    "drop_empty": False,
-}
-
 
 def encode(rows, tokenizer, **options):
-    return encode_split(datasets.Dataset.from_list(rows), tokenizer=tokenizer, **{**DEFAULTS, **options})
+    defaults = {"split": "train", "tokenizer": tokenizer, "text_columns": ["text"], "max_length": 8}
+    return encode_split(datasets.Dataset.from_list(rows), Reading(**{**defaults, **options}))
 
 
 def test_pairs_and_what_the_tokenizer_returns(tokenizer):
