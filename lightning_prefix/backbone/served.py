@@ -79,8 +79,9 @@ def gather(
     if len(several) == 1:
         alone = {i: one_prefix(states[0][site.key]) for i, site in enumerate(sites) if site.key in states[0]}
         return Served(alone, None, shifts, output)
+    padding: dict[tuple[int, ...], Tensor] = {}
     by_call = {
-        i: many_prefixes(site, [state.get(site.key) for state in states])
+        i: many_prefixes(site, [state.get(site.key) for state in states], padding)
         for i, site in enumerate(sites)
         if any(site.key in state for state in states)
     }

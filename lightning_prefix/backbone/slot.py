@@ -1,16 +1,19 @@
 """How the states of the running forward pass reach the attention calls."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_prefix.backbone.served import NOTHING, Served
 from lightning_prefix.prefix import PrefixStates
 from lightning_prefix.prefix.rows import SiteStates
 
 _ATTRIBUTE = "lightning_prefix_calls"
+_KEPT = 8
+"""Different masks of one pass: full and sliding, of encoder, decoder and cross-attention."""
 
 
 class StateSlot:
@@ -26,6 +29,7 @@ class StateSlot:
         self.modules: list[AttentionCalls] = []
         self.served = NOTHING
         self.recorded: list[PrefixStates] | None = None
+        self._made: dict[Any, tuple[Any, Any]] = {}
         for module in dict.fromkeys(modules):
             calls = AttentionCalls(self, module, [i for i, other in enumerate(modules) if other is module])
             self.modules.append(calls)
@@ -45,12 +49,23 @@ class StateSlot:
             served: for all calls inside.
             counts: how often each of `modules` was called before; never when None.
         """
-        outer, self.served = self.served, served
+        outer, self.served, self._made = (self.served, self._made), served, {}
         self.counts = [0] * len(self.modules) if counts is None else counts
         try:
             yield
         finally:
-            self.served = outer
+            self.served, self._made = outer
+
+    def once(self, make: Callable[[], Any], tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> Any:
+        """What `make` returns, made once for all layers of a pass that have the same tensors and sizes."""
+        if torch.compiler.is_compiling():  # which finds by itself what is computed twice
+            return make()
+        key = (*map(id, tensors), *sizes)
+        if key not in self._made:
+            if len(self._made) > _KEPT:  # `generate` makes new ones at every step
+                self._made.clear()
+            self._made[key] = tensors, make()  # the tensors are kept, so that their ids stay theirs
+        return self._made[key][1]
 
     @property
     def counts(self) -> list[int]:
@@ -76,7 +91,7 @@ class StateSlot:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry no states: those belong to a running pass and to its graph."""
-        return {**vars(self), "served": NOTHING, "recorded": None}
+        return {**vars(self), "served": NOTHING, "recorded": None, "_made": {}}
 
 
 class AttentionCalls:

@@ -45,14 +45,25 @@ def one_prefix(state: PrefixStates) -> SiteStates:
     return SiteStates(None, RowStates(keys, values, gates=state.gate[None]))
 
 
-def many_prefixes(site: AttentionSite, states: Sequence[PrefixStates | None]) -> SiteStates:
-    """One state per prefix; None for a prefix that does not stand at this site."""
+def many_prefixes(
+    site: AttentionSite, states: Sequence[PrefixStates | None], padding: dict[tuple[int, ...], Tensor]
+) -> SiteStates:
+    """The states of several prefixes at one site.
+
+    Args:
+        site: where they stand.
+        states: one per prefix; None for a prefix that does not stand there.
+        padding: lengths of the prefixes -> `RowStates.is_real`; filled here, so that sites with the same lengths share
+            one tensor.
+    """
     joined = [state if state is not None and state.gate is None else None for state in states]
     gated = [state if state is not None and state.gate is not None else None for state in states]
-    return SiteStates(_padded(site, joined), _padded(site, gated))
+    return SiteStates(_padded(site, joined, padding), _padded(site, gated, padding))
 
 
-def _padded(site: AttentionSite, states: Sequence[PrefixStates | None]) -> RowStates | None:
+def _padded(
+    site: AttentionSite, states: Sequence[PrefixStates | None], padding: dict[tuple[int, ...], Tensor]
+) -> RowStates | None:
     real = [state for state in states if state is not None]
     if not real:
         return None
@@ -72,8 +83,8 @@ def _padded(site: AttentionSite, states: Sequence[PrefixStates | None]) -> RowSt
         closed = torch.zeros_like(real[0].gate)
         gates = torch.stack([closed if state.gate is None else state.gate for state in filled])
         ends = [end or length for end in ends]  # a softmax over nothing is no number; the closed gate takes it out
-    is_real = None
-    if min(ends) < length:
+    if min(ends) < length and tuple(ends) not in padding:
         device = real[0].keys.device
-        is_real = torch.arange(length, device=device) < torch.tensor(ends, device=device)[:, None]
+        padding[tuple(ends)] = torch.arange(length, device=device) < torch.tensor(ends, device=device)[:, None]
+    is_real = padding.get(tuple(ends))
     return RowStates(stack([state.keys for state in filled]), stack([state.values for state in filled]), is_real, gates)

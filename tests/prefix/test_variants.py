@@ -262,9 +262,9 @@ def test_states_for_rows_are_padded_and_marked():
     site = SITES[0]
     short, long = (PrefixStates(torch.ones(2, n, 6), torch.ones(2, n, 3)) for n in (1, 3))
     gated = short._replace(gate=torch.ones(4))
-    joined, separate = many_prefixes(site, [short, None, long, gated])
+    joined, separate = many_prefixes(site, [short, None, long, gated], {})
     assert joined.is_real.tolist() == [[True, False, False], [False] * 3, [True] * 3, [False] * 3]
     assert joined.keys.sum((1, 2, 3)).tolist() == [12, 0, 36, 0]
     assert separate.gates.tolist() == [[0] * 4, [0] * 4, [0] * 4, [1] * 4]
     assert separate.is_real is None
-    assert many_prefixes(site, [None, short]).gated is None
+    assert many_prefixes(site, [None, short], {}).gated is None
