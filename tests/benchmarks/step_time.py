@@ -35,7 +35,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], lr=1e-3)
 
     def step(batch: Batch) -> None:
-        task.loss(task(batch), batch["labels"]).backward()
+        task.loss(task(batch), batch).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -43,7 +43,7 @@ def main() -> None:
         """The frozen forward and the gradient to its inputs, no prefix."""
         embeddings = backbone.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
         inputs = {name: batch[name] for name in ("attention_mask", "token_type_ids")}
-        task.loss(backbone(inputs_embeds=embeddings, **inputs).logits, batch["labels"]).backward()
+        task.loss(backbone(inputs_embeds=embeddings, **inputs).logits, batch).backward()
 
     random, grouped = batches(False), batches(True)
     cases: dict[str, tuple[Callable[[Batch], None], list[Batch]]] = {
