@@ -149,7 +149,7 @@ def attend_with_prefix(
         if bias is not None and bias.shape[3] == key.shape[2]:  # unless `positions: shift` has made room
             kwargs["position_bias"] = calls.slot.once(partial(pad, bias, (length, 0)), (bias,), (length,))
         widen = partial(_widen, attention_mask, query, key, joined, rows)
-        attention_mask = calls.slot.once(widen, (attention_mask, joined.is_real), (length, key.shape[2]))
+        attention_mask = calls.slot.once(widen, (attention_mask, joined.is_real), (len(query), length, key.shape[2]))
         key = torch.cat((_per_row(joined.keys, rows, key), key), dim=2)
         value = torch.cat((_per_row(joined.values, rows, value), value), dim=2)
     output, weights = attend(module, query, key, value, attention_mask, **kwargs)

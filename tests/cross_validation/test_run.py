@@ -172,7 +172,11 @@ def test_three_processes_of_which_one_is_killed(uninterrupted, bert_folder, tmp_
     here = Path(__file__).parent
     paths = os.pathsep.join(map(str, (here.parent, here.parent.parent)))
     command = [sys.executable, str(here / "tiny_run.py"), bert_folder, str(tmp_path)]
-    options = {"env": {**os.environ, "PYTHONPATH": paths}, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {
+        "env": {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
     first, *others = [subprocess.Popen([*command, str(number)], text=True, **options) for number in range(3)]
     errors = first.communicate(timeout=100)[1]
     assert first.returncode == -signal.SIGKILL, errors
