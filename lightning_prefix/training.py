@@ -55,7 +55,7 @@ def train(
         options: of the Trainer.
 
     Returns:
-        The Trainer after `fit`; its first `checkpoint_callback` is a `PrefixCheckpoint`.
+        The Trainer after `fit`; its last `PrefixCheckpoint` is that of the folder.
 
     Raises:
         KeyboardInterrupt: if the user stopped it.

@@ -44,11 +44,13 @@ def ensemble(
         raise InputError(f"--directory {directory} holds an ensemble already; give another one, or remove it.")
     folders = _found(members)
     numbers = weights if isinstance(weights, list) else None
-    if weights == "fit" and (config is None or rule == "soup"):
+    if weights == "fit" and rule == "soup":
         raise InputError(
-            "weights are to be fitted, but "
-            + ("a soup has none that could be; give numbers or leave them equal." if rule == "soup" else "no data are")
-            + ("" if rule == "soup" else " given; give --config FILE, a YAML of `fit` with a validation split.")
+            "--weights fit is given for a soup, which has none that could be; give numbers, or leave it out."
+        )
+    if weights == "fit" and config is None:
+        raise InputError(
+            "weights are to be fitted, but no data are given; give --config FILE, a YAML of `fit` with a validation split."
         )
     if rule == "soup":
         average_folders(folders, directory, numbers)

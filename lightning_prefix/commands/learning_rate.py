@@ -6,7 +6,6 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_prefix.commands.experiment import ExperimentCLI
-from lightning_prefix.commands.space import flat
 from lightning_prefix.tuning.learning_rate import learning_rate_range_test
 
 
@@ -37,9 +36,8 @@ def learning_rate(
         directory=directory,
         seed=cli.seed,
     )
-    rates = flat(cli.run_config())
-    ratio = (rates["model.head_learning_rate"] or 0) / (rates["model.learning_rate"] or 1)
-    head = f" --model.head_learning_rate {result.suggestion * ratio:.2g}" if ratio else ""
+    has_own_rate = task.optimization.head_learning_rate is not None
+    head = f" --model.head_learning_rate {result.suggestion * result.head_ratio:.2g}" if has_own_rate else ""
     lines = [
         f"suggestion  {result.suggestion:.2g} for the prefix: the steepest descent in {len(result.frame)} steps",
         f"curve       {Path(os.path.relpath(directory)) / 'learning_rate.png'}, learning_rate.csv",

@@ -55,9 +55,12 @@ def group_key(stored: files.StoredPrefix) -> str:
     return repr((record["fingerprint"], record["class"], head, [arguments.get(name) for name in _OF_A_GROUP]))
 
 
-def reads_alike(reading: TextDataModule, described: Mapping[str, Any]) -> bool:
-    """Whether texts become the same tokens; a null stands for what the backbone says."""
-    own = reading.description()
-    return own["class_path"] == described["class_path"] and all(
-        value == described["init_args"].get(name) for name, value in own["init_args"].items()
+def reads_alike(reading: TextDataModule, data: TextDataModule) -> bool:
+    """Whether texts become the same tokens; a tokenizer that is not named is that of the backbone that is served."""
+    own, other = reading.description(), data.description()
+    options, others = ({**one["init_args"], "tokenizer": None} for one in (own, other))
+    return (
+        own["class_path"] == other["class_path"]
+        and options == others
+        and (reading.tokenizer_name == data.tokenizer_name)
     )

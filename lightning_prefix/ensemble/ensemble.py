@@ -166,14 +166,18 @@ class Ensemble(LightningModule):
         """Find out whether the data read texts as the members do.
 
         Raises:
-            InputError: if the data have other labels.
+            InputError: if the data have other labels, or there is no data module where one is needed.
         """
         self.lead.trainer = self.trainer
         self.lead.setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
-        described = data.description()
-        own = [number for number, reading in enumerate(self.readings) if reads_alike(reading, described)]
-        self._own_reading = own[0] if own else None
+        if data is None and len(self.readings) > 1:
+            raise InputError(
+                "members read texts in several ways, for which a data module is needed; give the Trainer datamodule=, "
+                "not data loaders."
+            )
+        alike = [number for number, reading in enumerate(self.readings) if data is None or reads_alike(reading, data)]
+        self._own_reading = next(iter(alike), None)
 
     # Scores.
 

@@ -34,10 +34,12 @@ class RangeTest:
     Args:
         frame: one row per optimizer step: `step`, `learning_rate` (of the prefix), `loss`, `smoothed_loss`.
         suggestion: rate of the prefix where the smoothed loss begins its steepest descent.
+        head_ratio: rate of the head over that of the prefix; 1 without a head.
     """
 
     frame: "pd.DataFrame"
     suggestion: float
+    head_ratio: float
 
 
 class RisingRate(Callback):
@@ -57,7 +59,8 @@ class RisingRate(Callback):
         self.rates: list[float] = []
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self._ratios: list[float] = []
+        self.ratios: list[float] = []
+        """Rates of the parameter groups over that of the prefix, which is the first."""
         self._in_step: list[float] = []
         self._mean = 0.0
         self._start: dict[str, Tensor] = {}
@@ -65,13 +68,13 @@ class RisingRate(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the ratios of the rates, and the start values."""
         rates = [group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups]
-        self._ratios = [rate / rates[0] for rate in rates]
+        self.ratios = [rate / rates[0] for rate in rates]
         self._start = {name: value.clone() for name, value in pl_module.state_dict().items()}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rates of the next step, whatever the schedule has set."""
         rate = self.low * (self.high / self.low) ** (trainer.global_step / (self.steps - 1))
-        for group, ratio in zip(trainer.optimizers[0].param_groups, self._ratios, strict=True):
+        for group, ratio in zip(trainer.optimizers[0].param_groups, self.ratios, strict=True):
             group["lr"] = rate * ratio
         if len(self.rates) == trainer.global_step:
             self.rates.append(rate)
@@ -174,7 +177,7 @@ def learning_rate_range_test(
     else:
         if runner.interrupted:
             raise KeyboardInterrupt
-    result = RangeTest(_frame(rising), rising.suggestion())
+    result = RangeTest(_frame(rising), rising.suggestion(), rising.ratios[-1])
     if directory is not None:
         _write(result, Path(directory))
     return result

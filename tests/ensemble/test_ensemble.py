@@ -254,6 +254,34 @@ def test_backbones_heads_and_readings_may_differ(classifiers):
         assert row["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
 
 
+def test_tokens_of_another_tokenizer_are_not_read(classifiers, bert_folder, tmp_path):
+    """A member whose options are those of the data, but whose backbone has other numbers for the words."""
+    folder = Path(write_backbone(tmp_path / "other"))
+    text = (folder / "tokenizer.json").read_text()
+    for old, new in (("good", "?"), ("bad", "good"), ("?", "bad")):
+        text = text.replace(f'"{old}":', f'"{new}":')
+    (folder / "tokenizer.json").write_text(text)
+    other = write_member(CASES["classification"], str(folder), PREFIXES[0], tmp_path / "member")
+    ensemble, data = (
+        Ensemble([classifiers[3], other]),
+        CASES["classification"].make_data(ROWS),
+    )  # the first has a template
+    predicted = [row for batch in trainer_factory(QUIET)().predict(ensemble, data) for row in batch]
+    alone = lp.Predictor(ensemble, ensemble.readings[0])([review(row)["text"] for row in ROWS["test"]])
+    for row, answer in zip(predicted, alone, strict=True):
+        assert row["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+def test_data_loaders_are_enough_for_one_reading(classifiers):
+    data = CASES["classification"].make_data(ROWS)
+    single = Ensemble(classifiers[:1])
+    (expected,) = trainer_factory(QUIET)().test(single, data, verbose=False)
+    (found,) = trainer_factory(QUIET)().test(single, data.test_dataloader(), verbose=False)
+    assert found == expected
+    with pytest.raises(lp.InputError, match="members read texts in several ways"):
+        trainer_factory(QUIET)().test(Ensemble(classifiers), data.test_dataloader(), verbose=False)
+
+
 def test_fitted_weights_find_the_good_members(classifiers, monkeypatch):
     """Members that are right on other rows, one that is wrong on all, and one that knows nothing."""
     ensemble, data = Ensemble(classifiers), CASES["classification"].make_data(ROWS)

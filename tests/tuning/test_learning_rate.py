@@ -67,9 +67,11 @@ def test_it_stops_where_the_loss_diverges(limit, bert_folder, reviews, monkeypat
     assert all(value.isfinite().all() for value in task.state_dict().values())
 
 
-def test_command(config, caplog):
+@pytest.mark.parametrize("rates", [{"learning_rate": 0.1, "head_learning_rate": 0.05}, {"head_learning_rate": 0.005}])
+def test_command(rates, config, caplog):
+    """The head keeps half of the prefix's rate, of the variant's default too."""
     caplog.set_level("INFO", "lightning.pytorch")
-    rates = ["--model.learning_rate", "0.1", "--model.head_learning_rate", "0.05"]
+    rates = [word for name, rate in rates.items() for word in (f"--model.{name}", str(rate))]
     main(["learning-rate", "--config", config, *rates, "--low", "1e-3", "--steps", "60"])
     frame = pd.read_csv("learning_rate/learning_rate.csv")
     assert list(frame.columns) == ["step", "learning_rate", "loss", "smoothed_loss"]
