@@ -45,9 +45,7 @@ def ensemble(
     folders = _found(members)
     numbers = weights if isinstance(weights, list) else None
     if weights == "fit" and rule == "soup":
-        raise InputError(
-            "--weights fit is given for a soup, which has none that could be; give numbers, or leave it out."
-        )
+        raise InputError("weights are to be fitted, but a soup has no scores to fit them on; give numbers or none.")
     if weights == "fit" and config is None:
         raise InputError(
             "weights are to be fitted, but no data are given; give --config FILE, a YAML of `fit` with a validation split."
