@@ -48,7 +48,8 @@ def ensemble(
         raise InputError("weights are to be fitted, but a soup has no scores to fit them on; give numbers or none.")
     if weights == "fit" and config is None:
         raise InputError(
-            "weights are to be fitted, but no data are given; give --config FILE, a YAML of `fit` with a validation split."
+            "weights are to be fitted, but no data are given; give --config FILE, a YAML of `fit` with a validation "
+            "split."
         )
     if rule == "soup":
         average_folders(folders, directory, numbers)
