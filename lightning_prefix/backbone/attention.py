@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from lightning_prefix.backbone.apart import additive_mask, attend_apart, is_apart_faster
 from lightning_prefix.backbone.served import Served
 from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.errors import InputError
@@ -144,7 +145,11 @@ def attend_with_prefix(
     rows = calls.slot.served.rows_of(query)
     joined, gated = (None if s is None else s.to(query.device) for s in states)
     added = None if gated is None else _attend_gated(query, gated, rows, kwargs.get("scaling"))
-    if joined is not None:
+    if joined is None:
+        output, weights = attend(module, query, key, value, attention_mask, **kwargs)
+    elif rows is None and inner == "sdpa" and _goes_apart(module, query, key, value, attention_mask, joined, kwargs):
+        output, weights = _apart(calls.slot, query, key, value, attention_mask, joined, kwargs), None
+    else:
         bias, length = kwargs.get("position_bias"), joined.keys.shape[2]
         if bias is not None and bias.shape[3] == key.shape[2]:  # unless `positions: shift` has made room
             kwargs["position_bias"] = calls.slot.once(partial(pad, bias, (length, 0)), (bias,), (length,))
@@ -152,8 +157,44 @@ def attend_with_prefix(
         attention_mask = calls.slot.once(widen, (attention_mask, joined.is_real), (len(query), length, key.shape[2]))
         key = torch.cat((_per_row(joined.keys, rows, key), key), dim=2)
         value = torch.cat((_per_row(joined.values, rows, value), value), dim=2)
-    output, weights = attend(module, query, key, value, attention_mask, **kwargs)
+        output, weights = attend(module, query, key, value, attention_mask, **kwargs)
     return output if added is None else output + added, weights
+
+
+def _goes_apart(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefix: RowStates,
+    kwargs: dict[str, Any],
+) -> bool:
+    """Whether prefix and text are attended to apart: where that is the same and faster."""
+    bias = kwargs.get("position_bias")
+    needs_joining = (
+        bool(kwargs.get("dropout"))
+        or kwargs.get("softcap") is not None
+        or (mask is None and query.shape[2] > 1 and _is_causal(module, kwargs))
+        or (bias is not None and bias.shape[3] != key.shape[2])  # `positions: shift`: the prefix has a bias too
+    )
+    return not needs_joining and is_apart_faster(query, key, value, prefix.keys.shape[2])
+
+
+def _apart(
+    slot: StateSlot,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    prefix: RowStates,
+    kwargs: dict[str, Any],
+) -> Tensor:
+    bias = kwargs.get("position_bias")
+    make = partial(additive_mask, mask, bias, query, key)
+    mask = slot.once(make, (mask, bias), (*query.shape[:3], key.shape[2]))
+    keys, values = prefix.keys.to(key.dtype), prefix.values.to(key.dtype)
+    return attend_apart(query, key, value, mask, keys, values, kwargs.get("scaling"))
 
 
 def _widen(mask: Tensor | None, query: Tensor, key: Tensor, prefix: RowStates, rows: Tensor | None) -> Tensor | None:
