@@ -27,6 +27,7 @@ from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import Optimization
+from lightning_prefix.tasks.random_state import RandomState, random_state, set_random_state
 
 Batch = dict[str, Any]
 
@@ -91,7 +92,7 @@ class PrefixTask(LightningModule, ABC):
         self.head: Head | None = None
         self.without_prefix = False
         """Whether the frozen backbone runs alone, for a comparison; set it before `configure_model`."""
-        self._random_state: Tensor | None = None
+        self._random_state: RandomState | None = None
         self._keep_hyperparameters(inspect.currentframe())
 
     # What a task defines.
@@ -285,7 +286,7 @@ class PrefixTask(LightningModule, ABC):
             "revision": self.backbone_options.revision,
             "fingerprint": self.model.fingerprint(),
         }
-        checkpoint["random_state"] = torch.get_rng_state()
+        checkpoint["random_state"] = random_state(self.device)
         start = checkpoint["hyper_parameters"]["prefix"]["init_args"]
         if start.get("init") == "file":  # the trained values are here, and the file may be gone when they are loaded
             start = {**start, "init": self._other_start(), "init_file": None}
@@ -302,7 +303,7 @@ class PrefixTask(LightningModule, ABC):
         record = checkpoint[checkpoints.KEY]
         origin = f"the checkpoint was trained on {record['backbone']!r}"
         check_fingerprint(record["fingerprint"], self.model.fingerprint(), origin, self.backbone_name)
-        self._random_state = checkpoint.get("random_state")
+        self._random_state = checkpoint["random_state"]
 
     def on_fit_start(self) -> None:
         """The frozen backbone is in eval mode on purpose, about which Lightning would warn."""
@@ -311,7 +312,7 @@ class PrefixTask(LightningModule, ABC):
     def on_train_start(self) -> None:
         """When resuming, go on with the stored random numbers."""
         if self._random_state is not None:
-            torch.set_rng_state(self._random_state)
+            set_random_state(self._random_state, self.device)
             self._random_state = None
 
     def save_pretrained(self, directory: str | Path, data: dict[str, Any] | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prefix.errors import InputError
+from lightning_prefix.tasks.random_state import is_random_state
 
 FORMAT = 1
 KEY = "lightning_prefix"
@@ -101,7 +102,7 @@ def check_origin(checkpoint: Any, path: str | Path | IO[bytes] = "the checkpoint
         "hyper_parameters": isinstance(arguments := checkpoint.get("hyper_parameters"), dict)
         and isinstance(arguments.get("_class_path"), str),
         "state_dict": isinstance(checkpoint.get("state_dict"), dict),
-        "random_state": _is_random_state(checkpoint.get("random_state")),
+        "random_state": is_random_state(checkpoint.get("random_state")),
     }
     if wrong := [name for name, is_right in fits.items() if not is_right]:
         raise InputError(
@@ -122,16 +123,6 @@ def _is_record(record: Any) -> bool:
         and all(isinstance(text, str) for text in texts)
         and all(isinstance(number, float) and math.isfinite(number) for number in fingerprint["sample"])
     )
-
-
-def _is_random_state(state: Any) -> bool:
-    """Whether a generator takes it; there may be none."""
-    try:
-        if state is not None:
-            torch.Generator().set_state(state.cpu())
-    except (AttributeError, RuntimeError, TypeError):
-        return False
-    return True
 
 
 def _is_sound(value: Any, expected: Tensor) -> bool:
