@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from lightning_prefix.data.checks import row_error
 from lightning_prefix.data.collate import NO_LABEL
 from lightning_prefix.data.messages import Message, read_messages, reply_places, split_system
-from lightning_prefix.data.preprocess import preprocess_text
+from lightning_prefix.data.preprocess import Preprocessing, preprocess_text
 from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.targets import target_tokens, without_unknown
 from lightning_prefix.data.tokenize import load_tokenizer
@@ -166,12 +166,10 @@ def encode_conversations(
                     f"has no reply: it holds only {' and '.join(message['role'] for message in messages)}. Set "
                     "turn_separator if its text has several turns, or drop_empty=True to leave such conversations out."
                 )
+            messages = [_preprocessed(message, reading.preprocess) for message in messages]
         except ValueError as error:
             problem, _, advice = str(error).partition(". ")
             raise row_error(reading.split, index, problem, advice) from None
-        messages = [
-            {**message, "content": preprocess_text(message["content"], reading.preprocess)} for message in messages
-        ]
         made = _rows(messages, writer, role, reading.max_length, max_target_length, is_encoder_decoder)
         found += [(index, row) for row in made]
     columns: dict[str, list[Any]] = {
@@ -188,6 +186,16 @@ def encode_conversations(
         if not is_encoder_decoder:
             columns["prompt_length"] = [row.prompt_length for _, row in found]
     return columns
+
+
+def _preprocessed(message: Message, options: Preprocessing) -> Message:
+    content = preprocess_text(message["content"], options)
+    if not content.strip():
+        given = message["content"][:40]
+        raise ValueError(
+            f"has a message of which preprocessing leaves nothing: {given!r}. Use fewer steps in data.preprocess."
+        )
+    return {**message, "content": content}
 
 
 def _rows(

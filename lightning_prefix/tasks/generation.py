@@ -116,10 +116,21 @@ class TextGeneration(PrefixTask):
         super()._check_length()
         data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
         longest, limit = getattr(data, "max_target_length", None), max_positions(cast("Any", self.model).backbone)
-        if self.is_encoder_decoder and longest is not None and limit is not None and longest > limit:
+        if limit is None:
+            return
+        if self.is_encoder_decoder and longest is not None and longest > limit:
             raise InputError(
                 f"data.max_target_length {longest} is given, but {self.backbone_name!r} has positions for {limit} "
                 f"tokens; use max_target_length <= {limit}."
+            )
+        written, room = self.generation.get("max_new_tokens", 0), limit
+        if not self.is_encoder_decoder and data is not None:  # which leave room for `max_target_length` tokens
+            room = limit - data.max_length - data.reserved + data.max_target_length
+        if written > room:
+            raise InputError(
+                f"generation.max_new_tokens {written} is given, but {self.backbone_name!r} has positions for {limit} "
+                f"tokens, {room} of them to write in; use max_new_tokens <= {room}"
+                + ("." if self.is_encoder_decoder else ", or a smaller data.max_length.")
             )
 
     def make_head(self) -> Head:

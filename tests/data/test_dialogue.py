@@ -309,6 +309,13 @@ def test_bad_options(rows_of, make_tokenizer, byte_tokenizer):
         rows_of(messages(system="a"), tokenizer=make_tokenizer(strict))
 
 
+def test_a_message_that_preprocessing_empties_is_refused(rows_of):
+    emptied = messages()
+    emptied[1]["content"] = "\u200b"
+    with pytest.raises(lp.InputError, match=r"row 1 .* leaves nothing: .*Use fewer steps"):
+        rows_of(emptied, preprocess=lp.Preprocessing(whitespace=True))
+
+
 def test_preprocessing_reaches_every_message(rows_of):
     assert rows_of(messages(), preprocess=lp.Preprocessing(lower_case=True)) == rows_of(
         messages([turn.lower() for turn in TURNS])

@@ -296,6 +296,9 @@ def test_a_target_longer_than_the_positions_is_refused(language_model, tmp_path)
     task = lp.TextGeneration(language_model("bart"), lp.FlatPrefixConfig(length=3))
     with pytest.raises(lp.InputError, match=r"data.max_target_length 5000 .* use max_target_length <= \d+"):
         trainer(tmp_path).validate(task, data(max_target_length=5000), verbose=False)
+    task = lp.TextGeneration(language_model("bart"), lp.FlatPrefixConfig(length=3), generation={"max_new_tokens": 5000})
+    with pytest.raises(lp.InputError, match=r"generation.max_new_tokens 5000 .* use max_new_tokens <= \d+\.$"):
+        task.configure_model()
 
 
 def test_new_tokens_are_those_of_the_data_unless_given(language_model, tmp_path):
@@ -319,6 +322,16 @@ def test_positions(language_model, tmp_path):
     message = r"data.max_length 45 .* positions for 64 tokens, and 20 of them are kept for the target; .*<= 44"
     with pytest.raises(lp.InputError, match=message):
         trainer(tmp_path, fast_dev_run=True).fit(task, data(max_target_length=20, max_length=45))
+    for written in (20, 21):  # 8 positions are left over
+        given = {"max_new_tokens": written}
+        task = lp.TextGeneration(language_model("gpt2"), lp.FlatPrefixConfig(length=3), generation=given)
+        module = data(max_target_length=12, max_length=44)
+        if written == 20:
+            trainer(tmp_path).validate(task, module, verbose=False)
+            continue
+        message = r"max_new_tokens 21 .* positions for 64 tokens, 20 of them to write in; use max_new_tokens <= 20, or"
+        with pytest.raises(lp.InputError, match=message):
+            trainer(tmp_path).validate(task, module, verbose=False)
     module = data(max_target_length=56)
     module.serve(task)
     module.setup("fit")
