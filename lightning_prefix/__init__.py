@@ -20,6 +20,7 @@ from lightning_prefix.ensemble import Ensemble, average_folders, fit_weights
 from lightning_prefix.errors import InputError
 from lightning_prefix.peft import from_peft, to_peft
 from lightning_prefix.predictor import Predictor
+from lightning_prefix.predictors import Predictors
 from lightning_prefix.prefix import (
     AttentionSite,
     FlatPrefix,
@@ -75,6 +76,7 @@ __all__ = [
     "OutputPrefixConfig",
     "PredictionWriter",
     "Predictor",
+    "Predictors",
     "Prefix",
     "PrefixCheckpoint",
     "PrefixConfig",
