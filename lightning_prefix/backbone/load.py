@@ -11,6 +11,9 @@ from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
+_OVERFLOWING = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "pix2struct")
+"""Model types whose activations are beyond the range of float16."""
+
 
 @dataclass(frozen=True)
 class BackboneOptions:
@@ -22,12 +25,19 @@ class BackboneOptions:
             The prefix stays in float32.
         attn_implementation: `sdpa` or `eager`; the model's own choice with `null`.
         trust_remote_code: run model code from the hub; only for authors you trust.
+        gradient_checkpointing: compute the layers again in the backward pass instead of keeping what they put out:
+            less memory, about a third more time.
+        compile: `torch.compile` the model's forward pass, for texts of any length. The first steps take a minute.
+        force_float16: use a T5-like model in float16 although it overflows there.
     """
 
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     attn_implementation: Literal["sdpa", "eager"] | None = None
     trust_remote_code: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    force_float16: bool = False
 
 
 def local_path(name: str) -> str:
@@ -90,8 +100,38 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
             **config,
         )
     model.name_or_path = model.config._name_or_path = name
+    if model.dtype == torch.float16:
+        check_float16(model.config, name, options)
+    if options.gradient_checkpointing:
+        _turn_on_checkpointing(model, name)
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
     return model.eval(), sorted({*info["missing_keys"], *mismatched})
+
+
+def check_float16(config: Any, name: str, options: BackboneOptions) -> None:
+    """Refuse float16 where it is known to overflow, unless it is forced.
+
+    T5 was trained in bfloat16; its activations are beyond 65504, the largest float16 (huggingface/transformers, 4586).
+
+    Raises:
+        InputError: saying what to use.
+    """
+    if config.model_type in _OVERFLOWING and not options.force_float16:
+        raise InputError(
+            f"float16 is asked for, but {name!r} ({config.model_type}) overflows in it, and the loss becomes nan. Use "
+            "bfloat16 or float32 (trainer.precision: bf16-mixed; backbone_options.dtype: bfloat16), or set "
+            "backbone_options.force_float16 to try it."
+        )
+
+
+def _turn_on_checkpointing(model: Any, name: str) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"backbone_options.gradient_checkpointing is on, but {type(model).__name__} ({name!r}) has none. Leave it "
+            "out, and use a smaller batch_size with trainer.accumulate_grad_batches."
+        )
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before transformers 5.24
+    getattr(model, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
 
 
 def _from_pretrained(auto_class: Any, name: str, options: BackboneOptions | None) -> Any:

@@ -21,6 +21,7 @@ from lightning_prefix.backbone.sites import find_sites, leave_sites
 from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig
+from lightning_prefix.prefix.full_precision import made_in_full_precision, train_in_full_precision, without_halving
 from lightning_prefix.prefix.stored import from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
@@ -87,18 +88,21 @@ class PrefixedModel(nn.Module):
         self._active: str | None = "default"
         self._is_disabled = False
         self._rows: PrefixNames | None = None
+        self._hooks: dict[str, list[Callable[[], None]]] = {}
         named = dict(backbone.named_parameters())
         if unknown := [name for name in trained if name not in named]:
             raise InputError(f"trained={unknown} are no parameters of {type(backbone).__name__}.")
         if any(calls_of(module) for module in backbone.modules()):
             raise InputError("this backbone already carries a prefix; call unload() on its PrefixedModel first.")
         backbone.requires_grad_(False)
-        for name in trained:
-            named[name].requires_grad_(True)
-        self.all_sites, modules = find_sites(backbone)
+        self._hooks["trained"] = [undo for name in trained for undo in train_in_full_precision(backbone, name)]
+        try:
+            self.all_sites, modules = find_sites(backbone)
+        except BaseException:
+            self._undo_hooks()
+            raise
         self._slot = StateSlot(attention_configs(backbone), modules)
         self._checkpointing = Checkpointing(backbone, self._slot)
-        self._hooks: dict[str, list[Callable[[], None]]] = {}
         self.train(self.training)
         if next(backbone.parameters()).device.type != "meta":
             try:
@@ -146,7 +150,8 @@ class PrefixedModel(nn.Module):
         if isinstance(prefix, PrefixConfig):
             prefix.check()
             frozen = self._frozen(tokenizer)
-            prefix = prefix.build(frozen)
+            with made_in_full_precision():
+                prefix = prefix.build(frozen)
             frozen.tokenizer = None
         if strange := [site.name for site in prefix.sites if site not in self.all_sites]:
             raise InputError(f"the prefix {name!r} has states for {strange}, which this backbone does not have.")
@@ -303,12 +308,20 @@ class PrefixedModel(nn.Module):
 
     def unload(self) -> nn.Module:
         """Take the prefixes off and give the backbone back as it was, still frozen."""
-        for undo in (undo for undos in self._hooks.values() for undo in undos):
-            undo()
+        self._undo_hooks()
         self._checkpointing.undo()
         self._slot.detach()
         leave_sites(self.backbone)
         return self.backbone
+
+    def _undo_hooks(self) -> None:
+        for undo in (undo for undos in self._hooks.values() for undo in undos):
+            undo()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PrefixedModel":
+        """`to`, `half` and so on change the precision of the frozen model only."""
+        moved = super()._apply(without_halving(fn, only_trained=True), recurse)  # type: ignore[no-untyped-call]
+        return cast("PrefixedModel", moved)
 
     def train(self, mode: bool = True) -> "PrefixedModel":
         """Set the mode; the backbone stays in eval mode unless `backbone_dropout`."""

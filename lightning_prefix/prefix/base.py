@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import jsonargparse
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import dropout
 
 from lightning_prefix.errors import InputError
+from lightning_prefix.prefix.full_precision import FullPrecision
 from lightning_prefix.prefix.site import AttentionSite, PrefixStates, SiteKind
 
 StartValues = Sequence[tuple[Tensor, Tensor]]
@@ -165,7 +166,7 @@ class AttentionPrefixConfig(PrefixConfig):
 jsonargparse.set_parsing_settings(subclasses_enabled=[PrefixConfig])
 
 
-class Prefix(nn.Module, ABC):
+class Prefix(FullPrecision, ABC):
     """A trained prefix: parameters in, keys and values per site out.
 
     Args:

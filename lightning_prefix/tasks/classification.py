@@ -125,7 +125,7 @@ class TextClassification(ScoringTask):
         labels = batch["labels"]
         weight = None if self.class_weights is None else outputs.new_tensor(self.class_weights)
         if self.multi_label:
-            smooth = labels * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
+            smooth = labels.to(outputs.dtype) * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
             return binary_cross_entropy_with_logits(outputs, smooth, weight)
         return cross_entropy(outputs, labels, weight, label_smoothing=self.label_smoothing)
 
