@@ -1,5 +1,6 @@
 """Prefix tuning of frozen transformers in PyTorch Lightning."""
 
+from lightning_prefix import plots
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
@@ -103,6 +104,7 @@ __all__ = [
     "fit_weights",
     "from_peft",
     "learning_rate_range_test",
+    "plots",
     "to_peft",
     "tune",
 ]

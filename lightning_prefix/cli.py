@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from lightning.pytorch.cli import ArgsType
 
-from lightning_prefix.commands import assets, chat, cross_validate, ensemble, fit, learning_rate, tune
+from lightning_prefix.commands import assets, chat, cross_validate, ensemble, fit, learning_rate, plot, tune
 from lightning_prefix.errors import input_error_behind
 
 _COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
@@ -16,6 +16,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
     "cross-validate": cross_validate.run,
     "ensemble": ensemble.run,
     "learning-rate": learning_rate.run,
+    "plot": plot.run,
     "tune": tune.run,
 }
 

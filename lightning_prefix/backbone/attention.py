@@ -26,6 +26,7 @@ Attended = tuple[Tensor, Tensor | None]
 
 _PREFIX_NAME = "lightning_prefix_"
 _RECORDER_NAME = "lightning_prefix_recorder_"
+_SHARES_NAME = "lightning_prefix_shares_"
 _INNER = ("eager", "sdpa")
 _recorded: list["RecordedCall"] = []
 
@@ -73,8 +74,32 @@ def serving(slot: StateSlot, served: Served, counts: Sequence[int] | None = None
     if not served.is_anything:
         yield
         return
-    with _named(slot.configs, _PREFIX_NAME, attend_with_prefix), slot.serve(served, counts):
+    name, attend = (_PREFIX_NAME, attend_with_prefix) if slot.shares is None else (_SHARES_NAME, _record_share)
+    with _named(slot.configs, name, attend), slot.serve(served, counts):
         yield
+
+
+@contextmanager
+def recording_shares(slot: StateSlot) -> Iterator[list[tuple[int, Tensor]]]:
+    """Record how much of each query's attention goes to the joined prefix, in the passes that are made inside.
+
+    Inside, the models run their own eager attention, the only one that gives its weights: with whatever they do to
+    scores (position biases, soft capping, sinks).
+
+    Returns:
+        For each attention call with a joined prefix the number of its site and the share, (batch, heads, queries),
+        float32, in the order of the calls.
+    """
+    before = [config._attn_implementation for config in slot.configs]
+    slot.shares = []
+    try:
+        for config in slot.configs:
+            config._attn_implementation_internal = "eager"
+        yield slot.shares
+    finally:
+        slot.shares = None
+        for config, name in zip(slot.configs, before, strict=True):
+            config._attn_implementation_internal = name
 
 
 @contextmanager
@@ -257,6 +282,18 @@ def _record(
     return _inner_function(inner, module)(module, query, key, value, attention_mask, **kwargs)
 
 
+def _record_share(module: nn.Module, query: Tensor, key: Tensor, *args: Any, **kwargs: Any) -> Attended:
+    calls = calls_of(module)
+    index = None if calls is None else calls.next_index
+    output, weights = attend_with_prefix(module, query, key, *args, **kwargs)
+    shares = None if calls is None else calls.slot.shares
+    if shares is not None and index is not None and weights is not None:
+        length = weights.shape[-1] - key.shape[2]  # of the prefix, which stands in front
+        if length:
+            shares.append((index, weights[..., :length].float().sum(-1)))
+    return output, weights
+
+
 def _inner_function(inner: str, module: nn.Module) -> Callable[..., Attended]:
     """What the model's own file would have called. A file may bring its own table of functions."""
     for parent in type(module).__mro__:
@@ -285,7 +322,9 @@ def _make_mask(
 
 def _inner_name(config: Any) -> str:
     """The implementation that a configuration names, or that is behind one of our names."""
-    inner: str = config._attn_implementation.removeprefix(_RECORDER_NAME).removeprefix(_PREFIX_NAME)
+    inner: str = config._attn_implementation
+    for ours in (_RECORDER_NAME, _SHARES_NAME, _PREFIX_NAME):
+        inner = inner.removeprefix(ours)
     if inner not in _INNER:
         raise InputError(
             f"the backbone was loaded with attn_implementation={inner!r}; a prefix works with "

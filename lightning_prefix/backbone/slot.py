@@ -29,6 +29,7 @@ class StateSlot:
         self.modules: list[AttentionCalls] = []
         self.served = NOTHING
         self.recorded: list[PrefixStates] | None = None
+        self.shares: list[tuple[int, Tensor]] | None = None
         self._made: dict[Any, tuple[Any, Any]] = {}
         for module in dict.fromkeys(modules):
             calls = AttentionCalls(self, module, [i for i, other in enumerate(modules) if other is module])
@@ -91,7 +92,7 @@ class StateSlot:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry no states: those belong to a running pass and to its graph."""
-        return {**vars(self), "served": NOTHING, "recorded": None, "_made": {}}
+        return {**vars(self), "served": NOTHING, "recorded": None, "shares": None, "_made": {}}
 
 
 class AttentionCalls:
@@ -112,10 +113,15 @@ class AttentionCalls:
         served = self.slot.served
         if not served.sites:
             return None
-        index = self.indices[self.count % len(self.indices)]
+        index = self.next_index
         if len(self.indices) > 1:
             self.count += 1
         return served.sites.get(index)
+
+    @property
+    def next_index(self) -> int:
+        """Which call of the pass the next one is."""
+        return self.indices[self.count % len(self.indices)]
 
 
 def calls_of(module: nn.Module) -> AttentionCalls | None:

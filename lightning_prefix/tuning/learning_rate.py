@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import InputError, NotFiniteError
+from lightning_prefix.plots.figure import import_matplotlib, save
 from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.training import MakeTrainer, trainer_factory
-from lightning_prefix.tuning.plots import import_matplotlib, save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,7 +192,7 @@ def _frame(rising: RisingRate) -> "pd.DataFrame":
 
 
 def _write(result: RangeTest, directory: Path) -> None:
-    import_matplotlib()
+    import_matplotlib("tune")
     from matplotlib.figure import Figure
 
     directory.mkdir(parents=True, exist_ok=True)
