@@ -27,7 +27,7 @@ from lightning_prefix.tasks.checkpoint import read_checkpoint
 _EPILOG = (
     "Also: `cross-validate` trains and tests on folds of the rows; "
     "`assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
-    "trained Dialogue prefix. Help on one class: "
+    "trained Dialogue prefix; `plot --prefix DIR` draws curves, attention, confusion and more. Help on one class: "
     "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."
 )
@@ -174,6 +174,7 @@ class PrefixCLI(LightningCLI):
             "\nnext:",
             f"  python -m lightning_prefix predict {common} --data.predict FILE.{kind}",
             f"  python -m lightning_prefix test {common}",
+            f"  python -m lightning_prefix plot --prefix {prefix}",
             f'  python -c "import lightning_prefix as lp; print({answer})"',
         ]
         if isinstance(self.datamodule, DialogueDataModule):

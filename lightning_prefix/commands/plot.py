@@ -2,7 +2,7 @@
 
 import csv
 import json
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -119,24 +119,26 @@ def run(args: list[str]) -> None:
     )
     parser.add_function_arguments(plot, skip={"what", "data"})
     parser.add_subclass_arguments(TextDataModule, "data", required=False)
-    given = parser.parse_args(args)
-    if data := _data_of(given.config, given.prefix):
-        given = parser.parse_args(["--data", json.dumps(data), *args])
+    data = _data_of(args)
+    given = parser.parse_args([*([] if data is None else ["--data", json.dumps(data)]), *args])
     made = parser.instantiate_classes(given).as_dict()
     del made["config"]
     plot(**made)
 
 
-def _data_of(config: str | None, prefix: str) -> Any:
-    """The section `data` of a YAML of `fit`, or of the config.yaml of the run that the prefix belongs to."""
-    folder = Path(prefix)
+def _data_of(args: list[str]) -> Any:
+    """The section `data` of the --config, or of the config.yaml of the run that the --prefix belongs to; else None."""
+    named = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--config", "--prefix"):
+        named.add_argument(option)
+    given = named.parse_known_args(args)[0]
+    folder = Path(given.prefix or "")
     run = folder.parent if folder.name == "prefix" else folder
-    path = run / "config.yaml" if config is None else Path(config)
-    if config is None and not path.is_file():
+    if given.config is None and not (run / "config.yaml").is_file():
         return None
+    path = run / "config.yaml" if given.config is None else Path(given.config)
     try:
-        section = yaml.safe_load(path.read_text(encoding="utf-8")).get("data")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read as a YAML of `fit` ({reason}); give another --config.") from error
-    return section
+        return yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"{path} has no data as a YAML of `fit` has ({reason}); give another --config.") from error

@@ -30,7 +30,7 @@ class LengthBins(NamedTuple):
     rows: "NDArray[np.int64]"
 
 
-def by_length(lengths: Sequence[int], values: Sequence[float], bins: int = 8) -> LengthBins:
+def by_length(lengths: Sequence[int], values: Sequence[float], bins: int = 6) -> LengthBins:
     """Means of the values in bins of the lengths that hold about equally many rows.
 
     Args:
@@ -61,7 +61,7 @@ def by_length(lengths: Sequence[int], values: Sequence[float], bins: int = 8) ->
     )
 
 
-def plot_by_length(lengths: Sequence[int], values: Sequence[float], name: str, bins: int = 8) -> "tuple[Figure, Axes]":
+def plot_by_length(lengths: Sequence[int], values: Sequence[float], name: str, bins: int = 6) -> "tuple[Figure, Axes]":
     """A value over the length of the source: each row, and the mean in bins with its 95 % interval.
 
     Args:
@@ -76,7 +76,7 @@ def plot_by_length(lengths: Sequence[int], values: Sequence[float], name: str, b
     found = by_length(lengths, values, bins)
     figure, axes = subplots(1, 1, 6, 4)
     panel = axes[0, 0]
-    panel.scatter(lengths, values, s=12, color=BLUE, alpha=0.3, linewidths=0, label="one row")
+    panel.scatter(lengths, values, s=16, color=BLUE, alpha=0.4, linewidths=0, label="one row")
     label = f"mean of about {round(found.rows.mean())} rows, 95 % interval"
     panel.errorbar(found.length, found.mean, found.half_interval, color=ORANGE, marker="o", capsize=3, label=label)
     panel.set(xlabel="length of the source (tokens)", ylabel=name)
