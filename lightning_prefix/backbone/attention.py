@@ -86,7 +86,7 @@ def recording_shares(slot: StateSlot) -> Iterator[list[tuple[int, Tensor]]]:
     Inside, the models run their own eager attention, the only one that gives its weights: with whatever they do to
     scores (position biases, soft capping, sinks).
 
-    Returns:
+    Yields:
         For each attention call with a joined prefix the number of its site and the share, (batch, heads, queries),
         float32, in the order of the calls.
     """

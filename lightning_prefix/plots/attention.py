@@ -72,7 +72,7 @@ def plot_attention_shares(shares: Mapping[AttentionSite, Tensor]) -> "tuple[Figu
         heat_map(
             panel,
             {site.layer: shares[site].tolist() for site in sites},
-            "share of the attention to the prefix",
+            "share to the prefix",
             0,
             high,
             title=f"{kind} attention, mean {mean:.2f}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from lightning_prefix.backbone import load_tokenizer
 from lightning_prefix.data import TextDataModule
@@ -49,7 +49,8 @@ class Pictures:
 
     Args:
         prefix: folder that `fit` or `save_pretrained` wrote, or a run's, such as lightning_logs/version_0.
-        texts: for attention and norms: a file as for `predict`, or the texts; those of `data` when None.
+        texts: for attention and norms: a file as for `predict`, or the inputs of a `Predictor`; those of `data` when
+            None.
         data: where the rows with labels are.
         split: of the data; test when None, or validation where there is no test.
         rows: most rows that are read, drawn at random from a split, >= 1.
@@ -68,7 +69,7 @@ class Pictures:
     def __init__(
         self,
         prefix: str | Path,
-        texts: str | list[str] | None = None,
+        texts: str | list[Any] | None = None,
         data: TextDataModule | None = None,
         split: Literal["validation", "test"] | None = None,
         rows: int = 200,
@@ -251,9 +252,11 @@ def _with_labels(task: PrefixTask, batch: Batch) -> Batch:
         labels = written[:, 1:].clone()
         ended = (labels == task.tokenizer.eos_token_id).cumsum(1)
         labels[(ended > 1) | ((ended == 1) & (labels != task.tokenizer.eos_token_id))] = NO_LABEL
-    else:
-        labels = torch.full_like(batch["input_ids"], NO_LABEL)
-        labels[:, 1] = 0  # logits of one position only
+        return {**batch, "labels": labels}
+    if batch["input_ids"].shape[1] == 1:  # a label follows a token
+        batch = {**batch, **{name: pad(batch[name], (0, 1)) for name in ("input_ids", "attention_mask")}}
+    labels = torch.full_like(batch["input_ids"], NO_LABEL)
+    labels[:, 1] = 0  # logits of one position only
     return {**batch, "labels": labels}
 
 

@@ -101,6 +101,18 @@ def test_confusion_and_reliability_are_those_of_the_predictor(run):
     assert f"calibration error {error:.3f}" in pictures.reliability()[1][0].get_title()
 
 
+def test_a_validation_split_that_was_cut_off(run):
+    rows = [review(row) for row in range(60)]
+    pictures = lp.plots.Pictures(run, data=lp.TextClassificationDataModule(rows, validation_fraction=0.2))
+    _, panel = pictures.confusion()
+    counts = [int(text.get_text()) for text in panel.texts]
+    assert [sum(counts[:2]), sum(counts[2:])] == [6, 6]
+    predict = lp.Predictor.from_pretrained(f"{run}/prefix")
+    cut = pictures.data.val_dataloader().dataset.rows["index"][:]
+    expected = [predict(rows[index]["text"])["label"] == rows[index]["label"] for index in cut]
+    assert counts[0] + counts[3] == sum(expected)
+
+
 def test_an_ensemble(run, capsys):
     main(["ensemble", "--members", f"{run}/prefix", "--directory", "ensemble"])
     main(["plot", "--prefix", "ensemble", "--config", f"{run}/config.yaml", "--what", "confusion", "reliability"])
@@ -123,6 +135,8 @@ def test_texts_alone(saved, capsys, caplog):
         rows = list(csv.DictReader(file))
     assert [int(row["position"]) for row in rows] == [place for place in range(4) for _ in range(5)]
     assert float(rows[0]["cosine_similarity"]) == pytest.approx(1)  # it starts from a token
+    _, axes = lp.plots.Pictures(folder, texts=["film"]).attention()  # one token
+    assert 0 < axes[0, 0].images[0].get_array().mean() < 1
 
 
 @pytest.mark.parametrize("name", ["decoder", "encoder_decoder"])
