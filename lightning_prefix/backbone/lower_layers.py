@@ -75,7 +75,7 @@ class LowerLayers:
             )
         stack = stacks.pop()
         layers = list(cast("nn.ModuleList", self.backbone.get_submodule(stack)))
-        places = [self._places[site.key][1] for site in prefix.sites if site.key in self._places]
+        places = self._places_of(prefix)
         if not places and self.is_encoder_decoder:
             return [], "the encoder"
         first = min(places, default=len(layers) - 1)
@@ -89,8 +89,12 @@ class LowerLayers:
 
     def is_below(self, prefix: Prefix | None) -> bool:
         """Whether all of it is below all sites of this prefix."""
-        places = [self._places[s.key][1] for s in (prefix.sites if prefix else ()) if s.key in self._places]
-        return not places if not self.layers else min(places, default=len(self.layers)) >= len(self.layers)
+        above = len(self.layers) or float("inf")  # nothing is above a whole encoder
+        return all(place >= above for place in self._places_of(prefix))
+
+    def _places_of(self, prefix: Prefix | None) -> list[int]:
+        sites = () if prefix is None else prefix.sites
+        return [self._places[site.key][1] for site in sites if site.key in self._places]
 
     @torch.no_grad()
     def run(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -109,15 +113,6 @@ class LowerLayers:
         finally:
             self._is_running = False
         raise InputError(f"{self.name} was not reached in {type(self.backbone).__name__}. {_ADVICE}")
-
-    @contextmanager
-    def given(self, states: Tensor | None) -> Iterator[None]:
-        """Inside, layers do not run: this is their output."""
-        self.give(states)
-        try:
-            yield
-        finally:
-            self.give(None)
 
     def give(self, states: Tensor | None) -> None:
         """From now on layers do not run: this is their output; they run with None."""
@@ -158,9 +153,8 @@ class LowerLayers:
 
     def _probe(self) -> None:
         """Compare a pass that is given the output of these layers with one that runs them, on two rows."""
-        if any(
-            kind in str(getattr(config_of(self.backbone), "rope_parameters", "")) for kind in ("dynamic", "longrope")
-        ):
+        rope = str(getattr(config_of(self.backbone), "rope_parameters", ""))
+        if "dynamic" in rope or "longrope" in rope:
             raise InputError(
                 f"activation_cache is given, but the positions of {type(self.backbone).__name__} depend on the longest "
                 f"row of a batch. {_ADVICE}"
@@ -178,12 +172,14 @@ class LowerLayers:
         states[0], states[1, :3] = first[0], second[0]
         with torch.no_grad():
             expected = run_in_eval_mode(self.backbone, inputs)
+            self.give(states)
             try:
-                with self.given(states):
-                    actual = run_in_eval_mode(self.backbone, {**inputs, **self.arguments(states)})
+                actual = run_in_eval_mode(self.backbone, {**inputs, **self.arguments(states)})
                 same = self._is_same(actual, expected, mask)
             except Exception as error:  # whatever a model does without what its layers leave behind
                 raise self._different(f" ({type(error).__name__}: {error})") from error
+            finally:
+                self.give(None)
         if not same:
             raise self._different("")
 

@@ -1,18 +1,22 @@
 """The activation cache: the results of every task and family without it, and the lower layers run once per row."""
 
 import copy
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import lightning
 import pytest
 import torch
 import transformers as hf
+import yaml
 from contract import close, first, make
 from every_task import CASES, case_backbone, review
 from tiny_backbones import BACKBONES, VOCABULARY
 from tiny_files import WORDS, write_tokenizer
 
 import lightning_prefix as lp
+from lightning_prefix.cli import main
 from lightning_prefix.tasks.activations import cache_activations
 
 UPPER = lp.FlatPrefixConfig(length=3, layers=1)
@@ -420,3 +424,19 @@ def test_files_do_not_turn_a_cache_on(deep_folders, tmp_path):
     assert lp.PrefixTask.from_pretrained(tmp_path / "saved").activation_cache is None
     with pytest.raises(lp.InputError, match="limit_gb -1"):
         lp.TextClassification("somewhere", UPPER, activation_cache=lp.ActivationCacheOptions(limit_gb=-1))
+
+
+def test_the_command_line_and_predict_which_reads_each_row_once(deep_folders, reviews, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = ["--model.prefix.layers", "1", "--model.activation_cache.where", "disk", "--data.source", reviews]
+    args += ["--model.activation_cache.folder", "kept", "--model.backbone", deep_folders["bert"]]
+    args += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    model = {"class_path": "TextClassification", "init_args": {"prefix": {"class_path": "FlatPrefixConfig"}}}
+    Path("run.yaml").write_text(yaml.safe_dump({"model": model, "data": "TextClassificationDataModule"}))
+    main(["fit", "--config", "run.yaml", *args, "--trainer.max_steps", "2", "--checkpoint.dirpath", "checkpoints"])
+    assert len(list(Path("kept").rglob("*.rows"))) == 1
+    shutil.rmtree("kept")
+    main(["predict", "--config", "run.yaml", *args, "--ckpt_path", "checkpoints/last.ckpt"])
+    assert not Path("kept").exists()
+    main(["validate", "--config", "run.yaml", *args, "--ckpt_path", "checkpoints/last.ckpt"])
+    assert len(list(Path("kept").rglob("*.rows"))) == 1
