@@ -100,6 +100,11 @@ class PrefixTask(LightningModule, ABC):
         self.activation_cache = activation_cache
         if activation_cache is not None:
             activation_cache.check()
+            if backbone_options.compile:
+                raise InputError(
+                    "activation_cache and backbone_options.compile are given; a compiled graph leaves no layers out. "
+                    "Use one of the two."
+                )
         self.optimization = Optimization(
             learning_rate, head_learning_rate, weight_decay, warmup, optimizer, lr_scheduler
         )
