@@ -18,7 +18,7 @@ from lightning_prefix.tasks import PrefixTask
 
 _UNKNOWN = re.compile(
     r"Expected a dot import path string: (\S+)|Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
-    r"|invalid choice: '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
+    r"|invalid choice: '(\w+)'|has no attribute '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
 )
 _NOISE = re.compile(
     r"^\s*(-\s*)?(Expected a <class 'NoneType'>|Given value type:.*|Given value:.*|Subtypes:.*"

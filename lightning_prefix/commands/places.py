@@ -71,7 +71,7 @@ def find_place(message: str, words: Sequence[str]) -> Place | None:
         return None
     key = _groups(keys[-1])[0].split(".")  # the innermost
     given = [group.strip() for match in _VALUE.finditer(message, keys[-1].start()) for group in _groups(match)]
-    values = {value for value in given if not value.startswith(("{", "[", "Namespace("))}
+    values = {value for value in given if not value.startswith(("{", "[", "Namespace(", "NestedArg("))}
     for name, value in options:
         if name.split(".")[-len(key) :] == key and (not values or value in values):
             return Place(f"  on the command line: --{name} {value or ''}".rstrip())
