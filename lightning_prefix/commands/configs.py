@@ -1,7 +1,7 @@
 """The YAMLs that come with the package."""
 
 import inspect
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,16 @@ def config_folder() -> Path:
     return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
 
-def configs_of(task: str) -> Iterator[Path]:
-    """The complete YAMLs of a task; first those whose backbone needs no hub, the shortest names first."""
-    found = []
-    for path in config_folder().rglob("*.yaml"):
-        model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {})
-        if model.get("class_path") == task:
-            found.append((not model["init_args"]["backbone"].startswith("asset:"), len(path.name), path))
-    yield from (path for _, _, path in sorted(found))
+@cache
+def _models() -> dict[Path, dict[str, Any]]:
+    """The model's section of each."""
+    paths = sorted(config_folder().rglob("*.yaml"))
+    return {path: yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {}) for path in paths}
+
+
+def config_of(task: str) -> Path:
+    """A complete YAML of a task: one whose backbone needs no hub if there is one, that with the shortest name."""
+    found = {
+        path: model["init_args"]["backbone"] for path, model in _models().items() if model.get("class_path") == task
+    }
+    return min(found, key=lambda path: (not found[path].startswith("asset:"), len(path.name)))

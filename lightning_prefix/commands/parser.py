@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_prefix.commands.places import find_place
+from lightning_prefix.commands.places import Place, find_place
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import input_error_behind
 from lightning_prefix.prefix import PrefixConfig
@@ -44,9 +44,8 @@ class SuggestingParser(LightningArgumentParser):
             message = message.replace("<unicode string>", place.file)
         sys.stderr.write("error: " + "\n".join(plain_lines(message)) + "\n")
         sys.stderr.write(f"{place.text}\n" if place else "")
-        if unknown := next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None):
-            near = _near(unknown, place.allowed if place and place.allowed else self._known())
-            sys.stderr.write(f"did you mean {' or '.join(near)}?\n" if near else "")
+        if near := self._meant(message, place):
+            sys.stderr.write(f"did you mean {' or '.join(near)}?\n")
         sys.stderr.write(f"help: {program} --help\n")
         raise SystemExit(2)
 
@@ -60,6 +59,12 @@ class SuggestingParser(LightningArgumentParser):
             return super().parse_args(args, *more, **options)
         finally:
             _PARSED.reset(token)
+
+    def _meant(self, message: str, place: Place | None) -> list[str]:
+        if place and place.allowed:
+            return _near(place.word.rpartition(".")[2], place.allowed)
+        unknown = next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None)
+        return _near(unknown, self._known()) if unknown else []
 
     def _known(self) -> set[str]:
         """Classes that can be chosen, their arguments, and the options and subcommands of this parser."""

@@ -19,6 +19,7 @@ _KEY = re.compile(
 )
 _VALUE = re.compile(
     r"Got value: (.+)|Given value: (.+)|dot import path string: (\S+)|given class_path '(.+?)'|\(class_path='(.+?)'"
+    r"|does not exist: '(.+?)'"
 )
 
 
@@ -29,11 +30,13 @@ class Place:
     Args:
         text: the place, and what stands there.
         file: the YAML, empty on the command line.
-        allowed: names that may stand there, where they are known.
+        word: what should not stand there.
+        allowed: what may, where that is known.
     """
 
     text: str
     file: str = ""
+    word: str = ""
     allowed: frozenset[str] = frozenset()
 
 
@@ -73,7 +76,7 @@ def find_place(message: str, words: Sequence[str]) -> Place | None:
     given = [group.strip() for match in _VALUE.finditer(message, keys[-1].start()) for group in _groups(match)]
     values = {value for value in given if not value.startswith(("{", "[", "Namespace(", "NestedArg("))}
     for name, value in options:
-        if name.split(".")[-len(key) :] == key and (not values or value in values):
+        if name.split(".")[-len(key) :] == key and (not values or {value, os.path.abspath(value or "")} & values):  # noqa: PTH100
             return Place(f"  on the command line: --{name} {value or ''}".rstrip())
     for file, option in files.items():
         root = () if option == "config" else tuple(option.split("."))
@@ -182,4 +185,4 @@ def _place(
         f"{line + 1:>6} | {text[0]}",
         f"{'':6} | {' ' * column}{'^' * max(width, 1)}",
     ]
-    return Place("\n".join(lines), file, allowed)
+    return Place("\n".join(lines), file, text[0][column : column + width], allowed)

@@ -201,9 +201,11 @@ def _one_of_classes(
     options = {}
     any_class: dict[str, list[Any]] = {}
     for path, made in classes.items():
-        given = _GIVEN & set(made["properties"]["init_args"].get("required", []))
-        options[path] = _rewritten(made["properties"]["init_args"], definitions, is_whole)
-        options[path]["properties"] = {k: v for k, v in options[path].get("properties", {}).items() if k not in given}
+        arguments = made["properties"]["init_args"]
+        given = _GIVEN & set(arguments.get("required", []))
+        needed = [name for name in arguments.get("required", []) if name not in given]
+        known = {name: option for name, option in arguments.get("properties", {}).items() if name not in given}
+        options[path] = _rewritten({**arguments, "properties": known, "required": needed}, definitions, is_whole)
         for name, option in options[path]["properties"].items():
             if option not in any_class.setdefault(name, []):
                 any_class[name].append(option)

@@ -3,7 +3,7 @@
 import argparse
 
 import lightning_prefix
-from lightning_prefix.commands.configs import config_folder, configs_of, first_sentence
+from lightning_prefix.commands.configs import config_folder, config_of, first_sentence
 from lightning_prefix.tasks import PrefixTask
 
 _NEXT = """\
@@ -29,10 +29,10 @@ def run(args: list[str]) -> None:
     parser.add_argument("name", nargs="?", choices=task_names(), metavar="NAME", help=", ".join(task_names()))
     name = parser.parse_args(args).name
     if name:
-        print(next(configs_of(name)).read_text(encoding="utf-8"), end="")
+        print(config_of(name).read_text(encoding="utf-8"), end="")
         return
     for name in task_names():
-        config = next(configs_of(name)).relative_to(config_folder().parent)
+        config = config_of(name).relative_to(config_folder().parent)
         print(
             f"{name}\n  {first_sentence(getattr(lightning_prefix, name))}\n"
             f"  data   {name}DataModule\n  start  {config.as_posix()}\n"
