@@ -18,6 +18,8 @@ from lightning_prefix.prefix import AttentionSite, PrefixConfig
 _KINDS = {"encoders": "MASKED_LM", "decoders": "CAUSAL_LM", "encoder-decoders": "SEQ_TO_SEQ_CAUSAL_LM"}
 _OWN = "deberta-v2"
 """Reached although its own file has the softmax inside."""
+_BUILT = 2_000_000_000
+"""Random weights, at most, that are built where a model does not run on the meta device."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,20 @@ def survey(name: str, prefixes: Sequence[PrefixConfig]) -> Survey:
     config = load_config(name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        with torch.device("meta"):
+            model = _make(config)
+        parameters = sum(parameter.numel() for parameter in model.base_model.parameters())
         try:
-            with torch.device("meta"):
-                model = _make(config)
-                found = _sites_and_trained(model, prefixes)
-        except RuntimeError:  # it needs numbers while it runs, such as DeBERTa's relative positions
+            found = _sites_and_trained(model, prefixes)
+        except RuntimeError as error:  # it needs numbers while it runs, such as DeBERTa's relative positions
+            if parameters > _BUILT:
+                raise InputError(
+                    f"{type(model).__name__} cannot run without its {parameters:,} weights ({error}); load it "
+                    "and pass it to lp.PrefixedModel, whose `sites` say the same."
+                ) from error
             model = _make(config)
             found = _sites_and_trained(model, prefixes)
     notes = {str(warning.message) for warning in caught if "get no prefix" in str(warning.message)}
-    parameters = sum(parameter.numel() for parameter in model.base_model.parameters())
     return Survey(config.model_type, parameters, found[0], max_positions(model), found[1], tuple(notes))
 
 

@@ -96,6 +96,14 @@ def test_a_backbone_that_carries_none(capsys, tmp_path):
     assert "never calls transformers' attention interface" in capsys.readouterr().err
 
 
+def test_what_needs_its_weights_to_run_is_not_built_when_it_is_large(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_prefix.backbone.survey._BUILT", 100)
+    BACKBONES["deberta_v2"]().config.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["backbones", str(tmp_path)])
+    assert "cannot run without its" in capsys.readouterr().err
+
+
 def test_model_types():
     """Those of the tested families, and none of those that are known not to call the interface."""
     types = model_types()
