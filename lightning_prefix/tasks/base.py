@@ -11,7 +11,7 @@ from typing import IO, Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.saving import _default_map_location, load_hparams_from_yaml
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor
@@ -36,7 +36,7 @@ from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
-from lightning_prefix.tasks.optimization import Optimization
+from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
 from lightning_prefix.tasks.random_state import RandomState, random_state, set_random_state
 
 Batch = dict[str, Any]
