@@ -1,6 +1,7 @@
 """All commands, and what each is for."""
 
 import difflib
+import sys
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -18,7 +19,6 @@ from lightning_prefix.commands import (
     tasks,
     tune,
 )
-from lightning_prefix.errors import InputError
 
 LIGHTNING: Mapping[str, str] = {
     "fit": "train a prefix, test it, and write the folder for use",
@@ -66,13 +66,10 @@ def overview() -> str:
 
 
 def check_command(word: str) -> None:
-    """Refuse a word that is no command.
-
-    Raises:
-        InputError: with near ones.
-    """
+    """End the program, with code 2, at a word that is no command."""
     known = list(all_commands())
     if word not in known:
-        near = difflib.get_close_matches(word, known, 2)
-        meant = f"did you mean {' or '.join(near)}?" if near else "see --help"
-        raise InputError(f"{word!r} is no command; there are {', '.join(known)}. {meant}")
+        near = difflib.get_close_matches(word, known, 3)
+        print(f"error: {word!r} is no command; there are {', '.join(known)}", file=sys.stderr)
+        print(f"did you mean {' or '.join(near)}?" if near else "help: lightning_prefix --help", file=sys.stderr)
+        raise SystemExit(2)

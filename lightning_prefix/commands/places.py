@@ -124,6 +124,7 @@ def _in_file(file: str, root: tuple[str, ...], key: list[str], values: set[str],
     text = Path(file).read_text(encoding="utf-8")
     try:
         tree = yaml.compose(text, yaml.SafeLoader)
+        config: Any = yaml.safe_load(text)
     except yaml.YAMLError:  # of a file behind the one with the error
         return None
     parts = {part.path: part for part in _parts(tree, root)} if tree else {}
@@ -133,12 +134,11 @@ def _in_file(file: str, root: tuple[str, ...], key: list[str], values: set[str],
     # the schema knows which of several is meant
     from lightning_prefix.commands.schema import problems
 
-    config: Any = yaml.safe_load(text)
     for name in reversed(root):
         config = {name: config}
     for problem in problems(config):
-        part = parts[problem.path]
-        if set(key) & set(problem.path) or part.is_one_of(values):
+        part = parts.get(problem.path)  # None below merged keys, which stand elsewhere, and keys that are numbers
+        if part and (set(key) & set(problem.path) or part.is_one_of(values)):
             node = part.key if problem.is_key else part.value
             return _place(file, node.start_mark, node.end_mark, problem.allowed)
     for part in parts.values():

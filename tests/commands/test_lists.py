@@ -134,7 +134,7 @@ def test_every_command_has_help(capsys):
 def test_an_unknown_command(capsys):
     with pytest.raises(SystemExit) as failure:
         main(["tnue"])
-    assert failure.value.code == 1
+    assert failure.value.code == 2
     assert "did you mean tune?" in capsys.readouterr().err
     with pytest.raises(SystemExit) as failure:
         main([])

@@ -158,6 +158,13 @@ def test_a_mistake_on_the_command_line(words, capsys):
     assert "good.yaml:" not in shown
 
 
+@pytest.mark.parametrize("more", ["", "extra: &a {x: 1}\n", "1: 2\n", "model: {<<: {lenght: 3}}\n"])
+def test_odd_yaml_has_an_error_too(more, capsys):
+    """Empty files, anchors, merged keys, numbers as keys: a message, no exception out of the search for its place."""
+    Path("odd.yaml").write_text(more)
+    assert error(capsys, "fit", "--config", "odd.yaml", "--config", "good.yaml", "--trainer.max_epochs", "two")
+
+
 def test_what_is_nowhere_has_no_place(capsys):
     Path("bad.yaml").write_text(CONFIG.partition("data:")[0])
     shown = error(capsys, "fit", "--config", "bad.yaml")
