@@ -1,7 +1,7 @@
 """Prefix tuning of frozen transformers in PyTorch Lightning."""
 
 from lightning_prefix import plots
-from lightning_prefix.backbone import BackboneOptions, PrefixedModel
+from lightning_prefix.backbone import ActivationCacheOptions, BackboneOptions, PrefixedModel
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
 from lightning_prefix.cross_validation import CrossValidation, cross_validate
@@ -55,6 +55,7 @@ from lightning_prefix.tuning import learning_rate_range_test, tune
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "ActivationCacheOptions",
     "AttentionSite",
     "BackboneOptions",
     "Chat",

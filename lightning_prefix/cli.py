@@ -3,22 +3,12 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
 
 from lightning.pytorch.cli import ArgsType
 
-from lightning_prefix.commands import assets, chat, cross_validate, ensemble, fit, learning_rate, plot, tune
+from lightning_prefix.commands import fit
+from lightning_prefix.commands.overview import COMMANDS, check_command, overview
 from lightning_prefix.errors import input_error_behind
-
-_COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
-    "assets": assets.run,
-    "chat": chat.run,
-    "cross-validate": cross_validate.run,
-    "ensemble": ensemble.run,
-    "learning-rate": learning_rate.run,
-    "plot": plot.run,
-    "tune": tune.run,
-}
 
 
 def main(args: ArgsType = None) -> fit.PrefixCLI | None:
@@ -35,9 +25,15 @@ def main(args: ArgsType = None) -> fit.PrefixCLI | None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the tokenizers warn in forked data workers
     words = sys.argv[1:] if args is None else args
     try:
-        if isinstance(words, list) and words and words[0] in _COMMANDS:
-            _COMMANDS[words[0]](words[1:])
-            return None
+        if isinstance(words, list):
+            if not words or words[0] in ("-h", "--help"):
+                print(overview())
+                raise SystemExit(0 if words else 2)
+            if not words[0].startswith("-"):
+                check_command(words[0])
+            if words[0] in COMMANDS:
+                COMMANDS[words[0]].run(words[1:])
+                return None
         return fit.PrefixCLI(args)
     except Exception as error:
         if (cause := input_error_behind(error)) is None:

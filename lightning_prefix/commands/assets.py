@@ -1,9 +1,10 @@
-"""The command `assets`: list, fetch and locate them."""
+"""The command `assets`: list, fetch and locate small backbones and data sets that need no hub."""
 
 import argparse
 
 from lightning_prefix.assets.fetch import asset_path, cache_folder, cached_path
 from lightning_prefix.assets.registry import ASSETS, find_asset
+from lightning_prefix.commands.table import table
 
 __all__ = ["run"]
 
@@ -64,6 +65,4 @@ def _table() -> str:
                 str(fetched) if fetched else "no",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return table(rows)

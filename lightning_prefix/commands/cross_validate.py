@@ -1,4 +1,4 @@
-"""`cross-validate`: train and test on folds of the rows, with the config of `fit`."""
+"""The command `cross-validate`: train and test on folds of the rows, with the config of `fit`."""
 
 import shlex
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from lightning_prefix.commands.experiment import ExperimentCLI
 from lightning_prefix.cross_validation import cross_validate
 
-_GIVEN = {"make_task", "data", "trainer", "seed", "settings"}
+GIVEN = {"make_task", "data", "trainer", "seed", "settings"}
+"""Arguments that are no options."""
 
 
 def run(args: list[str]) -> None:
@@ -15,7 +16,7 @@ def run(args: list[str]) -> None:
     Args:
         args: what follows the command.
     """
-    cli = ExperimentCLI("cross-validate", cross_validate, args, _GIVEN)
+    cli = ExperimentCLI("cross-validate", cross_validate, args, GIVEN)
     _, data = cli.make()
     try:
         found = cross_validate(

@@ -25,10 +25,7 @@ from lightning_prefix.tasks.base import stored_task
 from lightning_prefix.tasks.checkpoint import read_checkpoint
 
 _EPILOG = (
-    "Also: `cross-validate` trains and tests on folds of the rows; "
-    "`assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
-    "trained Dialogue prefix; `plot --prefix DIR` draws curves, attention, confusion and more. Help on one class: "
-    "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
+    "Help on one class: `fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."
 )
 _KEYWORDS = ("best", "last", "hpc")

@@ -8,6 +8,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_prefix.commands.experiment import ExperimentCLI
 from lightning_prefix.tuning.learning_rate import learning_rate_range_test
 
+GIVEN = {"cli"}
+"""Arguments that are no options."""
+
 
 def learning_rate(
     cli: ExperimentCLI,
@@ -49,5 +52,5 @@ def learning_rate(
 
 def run(args: list[str]) -> None:
     """Run the command with these words."""
-    cli = ExperimentCLI("learning-rate", learning_rate, args, {"cli"})
+    cli = ExperimentCLI("learning-rate", learning_rate, args, GIVEN)
     learning_rate(cli, **cli.options)

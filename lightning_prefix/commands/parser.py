@@ -4,11 +4,13 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_prefix.commands.places import Place, find_place
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import input_error_behind
 from lightning_prefix.prefix import PrefixConfig
@@ -16,12 +18,16 @@ from lightning_prefix.tasks import PrefixTask
 
 _UNKNOWN = re.compile(
     r"Expected a dot import path string: (\S+)|Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
-    r"|invalid choice: '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
+    r"|invalid choice: '(\w+)'|has no attribute '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
 )
 _NOISE = re.compile(
     r"^\s*(-\s*)?(Expected a <class 'NoneType'>|Given value type:.*|Given value:.*|Subtypes:.*"
-    r"|Does not validate against any of the Union subtypes|Expected a path but .*|Errors:)\s*$"
+    r"|Does not validate against any of the Union subtypes|Expected a path but .*|Errors:"
+    r"|Not a valid subclass of .*|Subclass types expect one of:|a class path \(str\)|a dict with(out)? .*)\s*$"
 )
+
+_PARSED: ContextVar[tuple[str, Sequence[str]] | None] = ContextVar("parsed", default=None)
+"""The program and its words, while they are parsed: errors come from parsers of parts, which know neither."""
 
 
 class SuggestingParser(LightningArgumentParser):
@@ -33,12 +39,32 @@ class SuggestingParser(LightningArgumentParser):
             raise cause
         if not self.exit_on_error:
             super().error(message, ex)
+        program, words = _PARSED.get() or (self.prog, [])
+        if place := find_place(message, words):
+            message = message.replace("<unicode string>", place.file)
         sys.stderr.write("error: " + "\n".join(plain_lines(message)) + "\n")
-        if unknown := next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None):
-            near = _near(unknown, self._known())
-            sys.stderr.write(f"did you mean {' or '.join(near)}?\n" if near else "")
-        sys.stderr.write(f"help: {self.prog} --help\n")
+        sys.stderr.write(f"{place.text}\n" if place else "")
+        if near := self._meant(message, place):
+            sys.stderr.write(f"did you mean {' or '.join(near)}?\n")
+        sys.stderr.write(f"help: {program} --help\n")
         raise SystemExit(2)
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """As jsonargparse's; the words are kept for the errors."""
+        if args is None or _PARSED.get():  # jsonargparse parses parts of them again
+            return super().parse_args(args, *more, **options)
+        subcommand = [word for word in args[:1] if not word.startswith("-")]
+        token = _PARSED.set((" ".join([self.prog, *subcommand]), args))
+        try:
+            return super().parse_args(args, *more, **options)
+        finally:
+            _PARSED.reset(token)
+
+    def _meant(self, message: str, place: Place | None) -> list[str]:
+        if place and place.allowed:
+            return _near(place.word.rpartition(".")[2], place.allowed)
+        unknown = next((name for match in _UNKNOWN.finditer(message) for name in match.groups() if name), None)
+        return _near(unknown, self._known()) if unknown else []
 
     def _known(self) -> set[str]:
         """Classes that can be chosen, their arguments, and the options and subcommands of this parser."""
@@ -53,7 +79,10 @@ class SuggestingParser(LightningArgumentParser):
 
 def plain_lines(message: str) -> list[str]:
     """The lines of jsonargparse's message that say something to users."""
-    return [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    lines = [line for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    if len(lines) == 1 and "a dict with class_path" in message:
+        lines.append("  no class is given: class_path is missing")
+    return lines
 
 
 def _subclasses(parent: type[Any]) -> Iterator[type[Any]]:
@@ -62,7 +91,7 @@ def _subclasses(parent: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(child)
 
 
-def _near(name: str, known: set[str]) -> list[str]:
+def _near(name: str, known: Set[str]) -> list[str]:
     """Near names; of a dotted one, those with a near first part too."""
     if "." in name and name not in known and not difflib.get_close_matches(name, known, 1):
         name = name.split(".", 1)[0]

@@ -1,4 +1,4 @@
-"""The command `plot`: pictures of a run, of what a prefix does, and of its predictions."""
+"""The command `plot`: draw pictures of a run, of what a prefix does, and of its predictions."""
 
 import csv
 import json

@@ -19,6 +19,9 @@ from lightning_prefix.tuning.space import Space
 if TYPE_CHECKING:
     import optuna
 
+GIVEN = {"cli"}
+"""Arguments that are no options."""
+
 
 def tune(
     cli: ExperimentCLI,
@@ -121,5 +124,5 @@ def _say(study: "optuna.Study", options: StudyOptions) -> None:
 
 def run(args: list[str]) -> None:
     """Run the command with these words."""
-    cli = ExperimentCLI("tune", tune, args, {"cli"})
+    cli = ExperimentCLI("tune", tune, args, GIVEN)
     tune(cli, **cli.options)

@@ -70,6 +70,8 @@ class TextDataModule(LightningDataModule, ABC):
             tokenizer's limit, or 512 if it has none.
         drop_empty: leave rows without text out; otherwise they are an error.
         batch_size: rows per training step on each device, >= 1.
+        max_batch_tokens: tokens per training step on each device, padding included: batches then hold as many rows of
+            like lengths as fit, `batch_size` at most, which can be large. Targets of an encoder-decoder count, too.
         eval_batch_size: rows per batch in validation, test and prediction, >= 1; None for `batch_size`.
         group_by_length: let rows of like lengths share a training batch, which saves padding; the order stays random
             within pools of 50 batches.
@@ -111,6 +113,7 @@ class TextDataModule(LightningDataModule, ABC):
         max_length: int | None = None,
         drop_empty: bool = False,
         batch_size: int = 32,
+        max_batch_tokens: int | None = None,
         eval_batch_size: int | None = None,
         group_by_length: bool = True,
         num_workers: int = 0,
@@ -120,6 +123,7 @@ class TextDataModule(LightningDataModule, ABC):
         super().__init__()
         check_at_least("batch_size", batch_size, 1)
         check_at_least("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 1)
+        check_at_least("max_batch_tokens", 1 if max_batch_tokens is None else max_batch_tokens, 1)
         check_at_least("num_workers", num_workers, 0)
         check_at_least("max_length", 8 if max_length is None else max_length, 8)
         check_fraction("validation_fraction", validation_fraction)
@@ -129,7 +133,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.preprocess = preprocess
         self.text_column, self.pair_column, self.label_column = text_column, pair_column, label_column
         self.drop_empty, self.group_by_length, self.num_workers = drop_empty, group_by_length, num_workers
-        self.batch_size = batch_size
+        self.batch_size, self.max_batch_tokens = batch_size, max_batch_tokens
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.validation_fraction, self.seed = validation_fraction, seed
         self.labels: tuple[str, ...] = ()
@@ -367,6 +371,7 @@ class TextDataModule(LightningDataModule, ABC):
             batch_size=self.batch_size,
             seed=self.seed,
             group_by_length=self.group_by_length,
+            max_batch_tokens=self.max_batch_tokens,
             **self._loader_options(),
         )
         if self._begin_at:

@@ -28,8 +28,8 @@ class IndexedRows(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self.rows[index])
+    def __getitem__(self, index: int | list[int]) -> Any:
+        return self.__getitems__(index) if isinstance(index, list) else dict(self.rows[index])
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
         """The rows of one batch, read together."""

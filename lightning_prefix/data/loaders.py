@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lightning_prefix.data.collate import IndexedRows
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
+from lightning_prefix.data.token_batches import TokenBatchSampler
 from lightning_prefix.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def train_loader(
     num_workers: int,
     seed: int,
     group_by_length: bool = True,
+    max_batch_tokens: int | None = None,
     ranks: int = 1,
     rank: int = 0,
 ) -> ResumableDataLoader:
@@ -35,6 +37,18 @@ def train_loader(
     With several ranks the last rows are filled up from the first, so that all ranks take the same steps.
     """
     dataset = _checked(rows, "train", ranks)
+    if max_batch_tokens is not None:
+        batches = TokenBatchSampler(
+            dataset,
+            lengths=_lengths(rows),
+            max_tokens=max_batch_tokens,
+            max_rows=batch_size,
+            ranks=ranks,
+            rank=rank,
+            seed=seed,
+        )
+        options = {**_options(collate, batch_size, num_workers, seed), "batch_size": None}  # which come one by one
+        return ResumableDataLoader(dataset, sampler=batches, **options)
     sampler = ResumableSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
     if group_by_length:
         sampler.lengths, sampler.batch_size = _lengths(rows), batch_size

@@ -61,6 +61,10 @@ class PrefixConfig(ABC):
 
     default_learning_rate: ClassVar[float] = 1e-2
     """Per optimizer step with AdamW, where the user gives none."""
+    parameters: ClassVar[str]
+    """How many numbers are trained: a formula of the options and, of the backbone, `input_dim` (of an embedding),
+    `output_dim` (of the last hidden state), `heads` and `per_position`, kv_heads * (key_dim + value_dim), both summed
+    over the sites."""
 
     @abstractmethod
     def build(self, frozen: FrozenModel) -> "Prefix":

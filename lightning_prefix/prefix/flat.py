@@ -45,6 +45,8 @@ class FlatPrefixConfig(AttentionPrefixConfig):
     Learning rates that the papers found: 5e-3 to 3e-2.
     """
 
+    parameters: ClassVar[str] = "length * per_position"
+
     def build(self, frozen: FrozenModel) -> FlatPrefix:
         """A `FlatPrefix` at its start values."""
         lengths = self.lengths(frozen.sites)

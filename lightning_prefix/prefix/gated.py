@@ -55,6 +55,8 @@ class GatedPrefixConfig(AttentionPrefixConfig):
     At step 0 the model gives the frozen model's outputs. Learning rates: 1e-2 to 3e-2.
     """
 
+    parameters: ClassVar[str] = "length * per_position + heads"
+
     def build(self, frozen: FrozenModel) -> GatedPrefix:
         """A `GatedPrefix` at its start values, closed unless they come from a gated file."""
         lengths = self.lengths(frozen.sites)

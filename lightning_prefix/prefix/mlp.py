@@ -92,6 +92,9 @@ class MLPPrefixConfig(AttentionPrefixConfig):
     hidden_dim: int = 512
 
     default_learning_rate: ClassVar[float] = 1e-3
+    parameters: ClassVar[str] = (
+        "length * embedding_dim + (embedding_dim + 1) * hidden_dim + (hidden_dim + 1) * per_position"
+    )
 
     def check(self) -> None:
         """Refuse sizes below 1 too."""

@@ -51,6 +51,8 @@ class OutputPrefixConfig(PrefixConfig):
 
     init: Literal["identity", "file"] = "identity"
 
+    parameters: ClassVar[str] = "2 * output_dim"
+
     def build(self, frozen: FrozenModel) -> OutputPrefix:
         """An `OutputPrefix` at its start values."""
         return OutputPrefix(*frozen.start_output(self))

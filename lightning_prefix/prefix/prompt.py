@@ -64,6 +64,8 @@ class PromptPrefixConfig(PrefixConfig):
     init: Literal["random", "text", "zero", "file"] = "random"
     dropout: float = 0.0
 
+    parameters: ClassVar[str] = "length * input_dim"
+
     def build(self, frozen: FrozenModel) -> PromptPrefix:
         """A `PromptPrefix` at its start values."""
         return PromptPrefix(frozen, frozen.start_embeddings(self, self.length), self.dropout)

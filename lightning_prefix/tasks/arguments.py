@@ -43,6 +43,8 @@ def plain_data(value: Any, name: str = "") -> Any:
 def safe_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of a task from a file, which may come from a stranger: it cannot turn on code from the hub.
 
+    Nor can it turn on an activation cache, whose folder is one of the machine where it was trained.
+
     Raises:
         InputError: if they are not as a task stores them.
     """
@@ -58,6 +60,7 @@ def safe_arguments(stored: Mapping[str, Any]) -> dict[str, Any]:
                 f"the stored {where} are {given!r}; they are an object with names of arguments. The file is damaged "
                 "or was edited; use another checkpoint or folder of the same run."
             )
+    arguments.pop("activation_cache", None)
     arguments["backbone_options"] = {**options, "trust_remote_code": False}
     return arguments
 

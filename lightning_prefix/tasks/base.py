@@ -11,14 +11,21 @@ from typing import IO, Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.saving import _default_map_location, load_hparams_from_yaml
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, load_config, max_positions
+from lightning_prefix.backbone import (
+    ActivationCacheOptions,
+    BackboneOptions,
+    Positions,
+    PrefixedModel,
+    load_config,
+    max_positions,
+)
 from lightning_prefix.backbone import files as prefix_files
 from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.backbone.load import check_float16
@@ -26,9 +33,10 @@ from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.prefix.full_precision import made_in_full_precision, without_halving
 from lightning_prefix.tasks import checkpoint as checkpoints
+from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
-from lightning_prefix.tasks.optimization import Optimization
+from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
 from lightning_prefix.tasks.random_state import RandomState, random_state, set_random_state
 
 Batch = dict[str, Any]
@@ -52,6 +60,8 @@ class PrefixTask(LightningModule, ABC):
         positions: `keep`: the text keeps its positions; `shift`: it starts after the prefix (as PEFT does).
         backbone_options: revision, dtype and so on of the backbone.
         backbone_dropout: apply the backbone's own dropout in training.
+        activation_cache: compute what the layers below the first prefix give once per row and keep it; for a prefix
+            with `layers`. Off when null.
         learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (MLP 1e-3, the
             others 1e-2).
         head_learning_rate: of a trained head; as the prefix when null.
@@ -72,6 +82,7 @@ class PrefixTask(LightningModule, ABC):
         positions: Positions = "keep",
         backbone_options: BackboneOptions = BackboneOptions(),
         backbone_dropout: bool = False,
+        activation_cache: ActivationCacheOptions | None = None,
         learning_rate: float | None = None,
         head_learning_rate: float | None = None,
         weight_decay: float = 0.0,
@@ -86,6 +97,14 @@ class PrefixTask(LightningModule, ABC):
         self.positions: Positions = positions
         self.backbone_options = backbone_options
         self.backbone_dropout = backbone_dropout
+        self.activation_cache = activation_cache
+        if activation_cache is not None:
+            activation_cache.check()
+            if backbone_options.compile:
+                raise InputError(
+                    "activation_cache and backbone_options.compile are given; a compiled graph leaves no layers out. "
+                    "Use one of the two."
+                )
         self.optimization = Optimization(
             learning_rate, head_learning_rate, weight_decay, warmup, optimizer, lr_scheduler
         )
@@ -143,6 +162,10 @@ class PrefixTask(LightningModule, ABC):
         """Load the backbone, freeze it and put the prefix on it; once."""
         if self.model is None:
             self._build(None)
+        reads_rows_again = self._trainer is not None and not (self.trainer.predicting or self.without_prefix)
+        if self.activation_cache is not None and reads_rows_again:
+            assert self.model is not None  # noqa: S101  # for the type checker
+            cache_activations(self.model, self.activation_cache)
 
     def configure_from(self, directory: str | Path) -> None:
         """Load the backbone, freeze it and put the prefix of a folder on it, which `save_pretrained` wrote.

@@ -1,15 +1,18 @@
 """Optimiser and schedule of a task: trained parameters only, per step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_prefix.errors import InputError
+
+LRSchedulerCallable = Callable[[torch.optim.Optimizer], LRScheduler]
+"""Lightning's names `ReduceLROnPlateau` beside it, which is one, and so hides all from the YAML's schema."""
 
 
 @dataclass(frozen=True)

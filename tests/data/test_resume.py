@@ -50,7 +50,7 @@ def loader(num_workers=0, **options):
     import datasets
 
     rows = datasets.Dataset.from_dict(
-        {"input_ids": [[row] for row in range(ROWS)], "row": list(range(ROWS)), "cut": [False] * ROWS}
+        {"input_ids": [[row] * (1 + row % 5) for row in range(ROWS)], "row": list(range(ROWS)), "cut": [False] * ROWS}
     )
     return train_loader(rows, Collator(), batch_size=BATCH_SIZE, num_workers=num_workers, seed=3, **options)
 
