@@ -101,12 +101,12 @@ def text_norms(model: PrefixedModel, passes: Iterable[Pass]) -> dict[AttentionSi
 @contextmanager
 def _measuring(model: PrefixedModel) -> Iterator[None]:
     was_training = model.training
-    model.eval()
+    model.eval().is_measured = True
     try:
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        model.train(was_training)
+        model.train(was_training).is_measured = False
 
 
 def _kept(one: Pass, is_decoder: bool, like: Tensor) -> Tensor:

@@ -87,6 +87,8 @@ class PrefixedModel(nn.Module):
         self.prefixes = nn.ModuleDict()
         self._active: str | None = "default"
         self._is_disabled = False
+        self.is_measured = False
+        """Whether something looks at all layers, so that none may be left out."""
         self._rows: PrefixNames | None = None
         self._hooks: dict[str, list[Callable[[], None]]] = {}
         named = dict(backbone.named_parameters())

@@ -73,6 +73,8 @@ class ActivationCache:
 
     def before(self, model: PrefixedModel, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         """Pre-hook: the pass starts above the lower layers, if it can."""
+        if model.is_measured:
+            return None
         inputs = self._inputs(args, kwargs)
         names = model._rows if kwargs.get("prefix_names") is None else kwargs["prefix_names"]
         names = [model._active] if names is None else names

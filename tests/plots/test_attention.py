@@ -3,6 +3,7 @@
 import pytest
 import torch
 from every_task import CASES, case_backbone
+from lightning.pytorch import Trainer
 from tiny_backbones import BACKBONES, inputs_for
 
 import lightning_prefix as lp
@@ -175,3 +176,22 @@ def test_every_task(name, bert_folder, gpt2_folder, tmp_path):
                 2 if draw == pictures.norms else 1
             )
             figure.canvas.draw()
+
+
+def test_layers_that_an_activation_cache_leaves_out(bert_folder, tmp_path):
+    """In a notebook, after training."""
+    task = lp.TextClassification(
+        bert_folder, lp.FlatPrefixConfig(length=3, layers=1), activation_cache=lp.ActivationCacheOptions()
+    )
+    case = CASES["classification"]
+    data = case.make_data({split: range(6) for split in ("train", "validation")})
+    Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False).fit(task, data)
+    assert "activations" in task.model._hooks
+    task.save_pretrained(tmp_path)
+    loaded = lp.PrefixTask.from_pretrained(tmp_path)
+    batches = list(data.val_dataloader())
+    for measure in (plots.attention_shares, plots.text_norms):
+        found, expected = measure(task, batches), measure(loaded, batches)
+        assert list(found) == list(expected)
+        for site, value in found.items():
+            torch.testing.assert_close(torch.as_tensor(value), torch.as_tensor(expected[site]))
