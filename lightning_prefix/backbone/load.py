@@ -11,6 +11,8 @@ from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
+_OVERFLOWS_IN_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+
 
 @dataclass(frozen=True)
 class BackboneOptions:
@@ -22,12 +24,15 @@ class BackboneOptions:
             The prefix stays in float32.
         attn_implementation: `sdpa` or `eager`; the model's own choice with `null`.
         trust_remote_code: run model code from the hub; only for authors you trust.
+        force_float16: use float16 (here, or the trainer's `16-mixed` and `16-true`) also where it is known to overflow,
+            which is in T5, mT5 and their like.
     """
 
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     attn_implementation: Literal["sdpa", "eager"] | None = None
     trust_remote_code: bool = False
+    force_float16: bool = False
 
 
 def local_path(name: str) -> str:
@@ -55,6 +60,25 @@ def load_config(name: str, options: BackboneOptions | None = None) -> Any:
     from transformers import AutoConfig
 
     return _from_pretrained(AutoConfig, name, options)
+
+
+def check_float16(model_type: str, origin: str, options: BackboneOptions) -> None:
+    """Refuse float16 where activations exceed it (Raffel et al. trained in bfloat16).
+
+    Args:
+        model_type: of the backbone's configuration.
+        origin: what asks for float16, for the message.
+        options: may force it.
+
+    Raises:
+        InputError: for T5 and its like, unless forced.
+    """
+    if model_type in _OVERFLOWS_IN_FLOAT16 and not options.force_float16:
+        raise InputError(
+            f"{origin} is given for a backbone of type {model_type!r}, whose activations exceed float16's 65504: the "
+            "loss would be nan sooner or later. Use bfloat16 (trainer.precision bf16-mixed or bf16-true, or "
+            "backbone_options.dtype bfloat16) or float32; backbone_options.force_float16=true tries it all the same."
+        )
 
 
 def load_backbone(
@@ -89,6 +113,8 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
             ignore_mismatched_sizes=True,
             **config,
         )
+    if model.dtype == torch.float16:
+        check_float16(model.config.model_type, f"dtype {options.dtype}", options)
     model.name_or_path = model.config._name_or_path = name
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
     return model.eval(), sorted({*info["missing_keys"], *mismatched})

@@ -19,8 +19,10 @@ from lightning_prefix.backbone.probe import probe
 from lightning_prefix.backbone.served import NOTHING, Served, gather
 from lightning_prefix.backbone.sites import find_sites, leave_sites
 from lightning_prefix.backbone.slot import StateSlot, calls_of
+from lightning_prefix.backbone.trained import train_in_float32, unrounded_parameters
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig
+from lightning_prefix.prefix.precision import unrounded
 from lightning_prefix.prefix.stored import from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
@@ -93,12 +95,10 @@ class PrefixedModel(nn.Module):
         if any(calls_of(module) for module in backbone.modules()):
             raise InputError("this backbone already carries a prefix; call unload() on its PrefixedModel first.")
         backbone.requires_grad_(False)
-        for name in trained:
-            named[name].requires_grad_(True)
+        self._hooks: dict[str, list[Callable[[], None]]] = {"trained": train_in_float32(backbone, trained)}
         self.all_sites, modules = find_sites(backbone)
         self._slot = StateSlot(attention_configs(backbone), modules)
         self._checkpointing = Checkpointing(backbone, self._slot)
-        self._hooks: dict[str, list[Callable[[], None]]] = {}
         self.train(self.training)
         if next(backbone.parameters()).device.type != "meta":
             try:
@@ -315,6 +315,16 @@ class PrefixedModel(nn.Module):
         super().train(mode)
         if not self.backbone_dropout:
             self.backbone.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PrefixedModel":
+        """`.to(dtype)` and the like: of the backbone, what is frozen is rounded, what is trained is not."""
+        trained = {id(t): t for p in unrounded_parameters(self.backbone) for t in (p, p.grad) if t is not None}
+
+        def change(tensor: Tensor) -> Tensor:
+            return unrounded(fn, tensor) if id(tensor) in trained else fn(tensor)
+
+        super()._apply(change, recurse)  # type: ignore[no-untyped-call]
         return self
 
     # Files.

@@ -21,12 +21,14 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_prefix.backbone import BackboneOptions, Positions, PrefixedModel, load_config, max_positions
 from lightning_prefix.backbone import files as prefix_files
 from lightning_prefix.backbone.fingerprint import check_fingerprint
+from lightning_prefix.backbone.load import check_float16
 from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import Optimization
+from lightning_prefix.tasks.precision import round_frozen_only
 
 Batch = dict[str, Any]
 
@@ -135,6 +137,17 @@ class PrefixTask(LightningModule, ABC):
         return getattr(config, "max_position_embeddings", None)
 
     # Life cycle.
+
+    def setup(self, stage: str) -> None:
+        """Fit the trainer's precision to a frozen backbone.
+
+        Raises:
+            InputError: for float16 where the backbone overflows in it.
+        """
+        round_frozen_only(self.trainer)
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            model_type = load_config(self.backbone_name, self.backbone_options).model_type
+            check_float16(model_type, f"trainer.precision {self.trainer.precision}", self.backbone_options)
 
     def configure_model(self) -> None:
         """Load the backbone, freeze it and put the prefix on it; once."""

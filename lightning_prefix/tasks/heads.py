@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel, load_backbone, load_tokenizer, logits_at
 from lightning_prefix.errors import InputError
+from lightning_prefix.prefix.precision import Float32Module
 
 Pooling = Literal["cls", "mean", "last"]
 HeadKind = Literal["auto", "cls", "mean", "last", "verbalizer"]
@@ -17,7 +18,7 @@ NO_LABEL = -100
 """A label that the loss leaves out, as everywhere in transformers."""
 
 
-class Head(nn.Module, ABC):
+class Head(Float32Module, ABC):
     """Scores of each row, or of each token, from a prefixed model."""
 
     auto_class: str
