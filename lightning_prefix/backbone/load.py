@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 
 from lightning_prefix.assets import asset_path, is_asset
+from lightning_prefix.backbone import checkpointing
+from lightning_prefix.backbone.quantization import Quantization, check_not_trained, quantization_config
 from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
@@ -26,6 +28,10 @@ class BackboneOptions:
         trust_remote_code: run model code from the hub; only for authors you trust.
         force_float16: use float16 (here, or the trainer's `16-mixed` and `16-true`) also where it is known to overflow,
             which is in T5, mT5 and their like.
+        gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
+        compile: let `torch.compile` compile the backbone's forward; the first steps take a minute or more.
+        quantization: of the frozen linear layers: `int8` or `nf4` (4 bits) of bitsandbytes, or `int8-weight-only` of
+            torchao.
     """
 
     revision: str | None = None
@@ -33,6 +39,9 @@ class BackboneOptions:
     attn_implementation: Literal["sdpa", "eager"] | None = None
     trust_remote_code: bool = False
     force_float16: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    quantization: Quantization | None = None
 
 
 def local_path(name: str) -> str:
@@ -102,6 +111,8 @@ def load_backbone(
 def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     import transformers
 
+    if options.quantization is not None:
+        config["quantization_config"] = quantization_config(options.quantization, options.dtype)
     with _loading(name), _quiet():
         model, info = getattr(transformers, auto_class).from_pretrained(
             local_path(name),
@@ -113,11 +124,15 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
             ignore_mismatched_sizes=True,
             **config,
         )
-    if model.dtype == torch.float16:
-        check_float16(model.config.model_type, f"dtype {options.dtype}", options)
+    if model.dtype == torch.float16 or options.quantization == "int8":  # which computes in it
+        check_float16(model.config.model_type, f"dtype {options.dtype}, quantization {options.quantization}", options)
+    if options.gradient_checkpointing:
+        checkpointing.turn_on(model)
     model.name_or_path = model.config._name_or_path = name
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    return model.eval(), sorted({*info["missing_keys"], *mismatched})
+    missing = sorted({*info["missing_keys"], *mismatched})
+    check_not_trained(model, missing)
+    return model.eval(), missing
 
 
 def _from_pretrained(auto_class: Any, name: str, options: BackboneOptions | None) -> Any:

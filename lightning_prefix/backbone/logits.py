@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from lightning_prefix.errors import InputError
 
+_WANTED = "lightning_prefix_wanted"
+
 
 @contextmanager
 def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
@@ -29,12 +31,19 @@ def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
             "an encoder-decoder."
         )
 
-    def choose(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        hidden, *more = inputs
-        return (hidden[wanted.to(hidden.device)].unsqueeze(0), *more)
-
-    handle = head.register_forward_pre_hook(choose)
+    if not hasattr(head, _WANTED):  # once, since `torch.compile` would compile again for each new hook
+        head.register_forward_pre_hook(_choose)
+    setattr(head, _WANTED, wanted.nonzero(as_tuple=True))
     try:
         yield
     finally:
-        handle.remove()
+        setattr(head, _WANTED, None)
+
+
+def _choose(head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    wanted = getattr(head, _WANTED)
+    if wanted is None:
+        return inputs
+    hidden, *more = inputs
+    rows, tokens = wanted
+    return (hidden[rows.to(hidden.device), tokens.to(hidden.device)].unsqueeze(0), *more)

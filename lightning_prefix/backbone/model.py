@@ -238,8 +238,25 @@ class PrefixedModel(nn.Module):
         """
         if self.training and torch.is_grad_enabled():
             self._checkpointing.bind(self.backbone_dropout)
-        with serving(self._slot, self._served(prefix_names, args, kwargs)):
+        return self._run(self._served(prefix_names, args, kwargs), args, kwargs)
+
+    def _run(self, served: Served, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with serving(self._slot, served):
             return self.backbone(*args, **kwargs)
+
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` compile the backbone's forward, in place; the prefix is evaluated outside.
+
+        `generate` is not compiled; with `cache_implementation="static"` transformers compiles its steps by itself.
+
+        Args:
+            options: of `torch.compile`. Lengths and batch sizes are dynamic unless `dynamic` says otherwise.
+        """
+        self._run = torch.compile(self._run, **{"dynamic": True, **options})  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not compiled."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
 
     @torch.no_grad()
     def generate(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:

@@ -181,6 +181,8 @@ class PrefixTask(LightningModule, ABC):
                 stored.directory, backbone, backbone_dropout=self.backbone_dropout
             )
             self.head.load_state_dict(stored.head_tensors)
+        if self.backbone_options.compile:
+            self.model.compile()
         if self.without_prefix:
             self.model.set_prefix(None)
         self._make_metrics()
