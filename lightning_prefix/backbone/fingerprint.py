@@ -29,10 +29,11 @@ def fingerprint(backbone: nn.Module, trained: Collection[str] = ()) -> dict[str,
     """
     frozen = [(name, p) for name, p in sorted(backbone.named_parameters()) if name not in trained]
     shapes = hashlib.sha256("\n".join(f"{name} {shape_of(p)}" for name, p in frozen).encode()).hexdigest()
-    matrices = [p for _, p in frozen if (p.is_floating_point() or is_quantized(p)) and p.ndim > 1]
+    matrices = [name for name, p in frozen if (p.is_floating_point() or is_quantized(p)) and p.ndim > 1]
     step = max(1, len(matrices) // _SAMPLES)
     with torch.no_grad():
-        sample = [round(weights_of(p)[:256].float().abs().mean().item(), 7) for p in matrices[::step][:_SAMPLES]]
+        weights = [weights_of(backbone, name)[:256] for name in matrices[::step][:_SAMPLES]]
+        sample = [round(w.float().abs().mean().item(), 7) for w in weights]
     return {"model_type": config_of(backbone).model_type, "shapes": shapes, "sample": sample}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.backbone import checkpointing
-from lightning_prefix.backbone.quantization import Quantization, check_not_trained, quantization_config
+from lightning_prefix.backbone.quantization import Quantization, keep_missing_layers, quantization_config
 from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
@@ -131,7 +131,8 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
     model.name_or_path = model.config._name_or_path = name
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
     missing = sorted({*info["missing_keys"], *mismatched})
-    check_not_trained(model, missing)
+    if options.quantization is not None:
+        keep_missing_layers(model, missing)
     return model.eval(), missing
 
 

@@ -1,6 +1,7 @@
 """Frozen weights in 8 or 4 bits, made by transformers while it loads them."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -43,18 +44,19 @@ def quantization_config(quantization: Quantization, dtype: str) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
 
 
-def check_not_trained(model: nn.Module, missing: list[str]) -> None:
-    """Parameters that the checkpoint does not bring have to be trained, which those in 8 or 4 bits cannot be.
+def keep_missing_layers(model: nn.Module, missing: Sequence[str]) -> None:
+    """Ordinary linear layers in place of quantised ones whose weights the file does not bring: they are to be trained.
 
-    Raises:
-        InputError: if one of them was quantised.
+    Args:
+        model: loaded with a quantisation, which changes such layers but not their new weights.
+        missing: names of the parameters that the file does not bring.
     """
-    named = dict(model.named_parameters())
-    if bad := [name for name in missing if name in named and is_quantized(named[name])]:
-        raise InputError(
-            f"the checkpoint does not bring {', '.join(bad)} of {type(model).__name__}, which are to be trained but "
-            "would be quantised. Use a head beside the backbone (head='cls' or 'mean'), or no quantization."
-        )
+    for path in dict.fromkeys(name.rpartition(".")[0] for name in missing):
+        layer = model.get_submodule(path)
+        if isinstance(layer, nn.Linear) and type(layer) is not nn.Linear:
+            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+            plain.weight, plain.bias = layer.weight, layer.bias
+            model.set_submodule(path, plain)
 
 
 def is_quantized(parameter: Tensor) -> bool:
@@ -68,15 +70,19 @@ def shape_of(parameter: Tensor) -> tuple[int, ...]:
     return tuple(parameter.shape if state is None else state.shape)
 
 
-def weights_of(parameter: Any) -> Tensor:
-    """The weights that it stands for, rounded."""
+def weights_of(backbone: nn.Module, name: str) -> Tensor:
+    """The weights that a parameter of the backbone stands for, rounded."""
+    module, _, own = name.rpartition(".")
+    owner = backbone.get_submodule(module)
+    parameter: Any = getattr(owner, own)
     if _is_torchao(parameter):
         return parameter.dequantize()  # type: ignore[no-any-return]
     if not is_quantized(parameter):
         return parameter  # type: ignore[no-any-return]
     from transformers.integrations.bitsandbytes import dequantize_bnb_weight
 
-    return dequantize_bnb_weight(parameter, parameter)  # type: ignore[no-any-return]
+    # int8 scales move there in the first forward
+    return dequantize_bnb_weight(parameter, getattr(owner, "state", None))  # type: ignore[no-any-return]
 
 
 def _is_torchao(parameter: Tensor) -> bool:
