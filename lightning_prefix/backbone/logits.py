@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from lightning_prefix.errors import InputError
 
-_WANTED = "lightning_prefix_wanted"
+_CHOOSES = "lightning_prefix_chooses"
+_wanted: list[tuple[nn.Module, Tensor, Tensor]] = []
+"""The head of the running pass with its positions; attributes of modules have fixed shapes in `torch.compile`."""
 
 
 @contextmanager
@@ -31,19 +33,19 @@ def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
             "an encoder-decoder."
         )
 
-    if not hasattr(head, _WANTED):  # once, since `torch.compile` would compile again for each new hook
+    if not hasattr(head, _CHOOSES):  # once, since `torch.compile` would compile again for each new hook
         head.register_forward_pre_hook(_choose)
-    setattr(head, _WANTED, wanted.nonzero(as_tuple=True))
+        setattr(head, _CHOOSES, True)
+    _wanted.append((head, *wanted.nonzero(as_tuple=True)))
     try:
         yield
     finally:
-        setattr(head, _WANTED, None)
+        _wanted.pop()
 
 
 def _choose(head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    wanted = getattr(head, _WANTED)
-    if wanted is None:
+    if not _wanted or _wanted[-1][0] is not head:
         return inputs
     hidden, *more = inputs
-    rows, tokens = wanted
+    _, rows, tokens = _wanted[-1]
     return (hidden[rows.to(hidden.device), tokens.to(hidden.device)].unsqueeze(0), *more)

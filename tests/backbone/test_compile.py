@@ -1,8 +1,11 @@
 """`torch.compile`: the same numbers, and no new compilation for a new length, batch or prefix."""
 
 import copy
+from functools import partial
 
+import lightning
 import torch
+from every_task import CASES
 from tiny_backbones import BACKBONES, inputs_for
 from transformers import CompileConfig
 
@@ -84,3 +87,23 @@ def test_compiled_decoding():
         counts.append(graphs.count)
     assert counts[0] == 1
     assert counts[2] <= 2
+
+
+def test_a_task_compiles(gpt2_folder, tmp_path, monkeypatch):
+    """Also with a language-model head, whose positions differ in every batch."""
+    graphs = Graphs()
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=graphs, fullgraph=True))
+    case = CASES["decoder"]
+    data = {"train": range(24), "validation": range(30, 36)}
+    states = []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        task = case.make_task(gpt2_folder, FLAT, backbone_options=lp.BackboneOptions(compile=is_compiled))
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+        trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet)
+        trainer.fit(task, case.make_data(data))
+        states.append(task.state_dict())
+        assert (graphs.count > 0) == is_compiled
+    assert graphs.count <= 4
+    torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-4)
