@@ -71,7 +71,7 @@ def kind(request):
 
 
 def test_quantized(kind, tmp_path):
-    """Nearly the same outputs; the prefix is trained, and goes from a quantised backbone to one that is not, and back."""
+    """Nearly the same outputs; the prefix is trained, and loads on the quantised backbone and on the plain one."""
     torch.manual_seed(0)
     name, auto_class = saved("llama", tmp_path / "backbone")
     plain = load_backbone(name, auto_class)[0]
@@ -100,7 +100,9 @@ def test_a_new_head_on_a_quantized_backbone_is_trained(kind, tmp_path, bert_fold
     options = BackboneOptions(quantization=kind)
     task = lp.TextClassification(bert_folder, FLAT, num_labels=2, backbone_options=options)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    trainer = lightning.Trainer(accelerator="cpu", max_steps=3, default_root_dir=tmp_path, precision="bf16-true", **quiet)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=3, default_root_dir=tmp_path, precision="bf16-true", **quiet
+    )
     data = lp.TextClassificationDataModule(reviews, batch_size=8)
     trainer.fit(task, data)
     assert task.model.trained == ("classifier.weight", "classifier.bias")
@@ -123,5 +125,3 @@ def test_int8_computes_in_float16(tmp_path):
     name, auto_class = saved("t5", tmp_path)
     with pytest.raises(lp.InputError, match="quantization int8 is given for a backbone of type 't5'"):
         load_backbone(name, auto_class, BackboneOptions(quantization="int8"))
-
-
