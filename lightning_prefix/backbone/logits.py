@@ -36,7 +36,8 @@ def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
     if not hasattr(head, _CHOOSES):  # once, since `torch.compile` would compile again for each new hook
         head.register_forward_pre_hook(_choose)
         setattr(head, _CHOOSES, True)
-    _wanted.append((head, *wanted.nonzero(as_tuple=True)))
+    rows, tokens = wanted.nonzero(as_tuple=True)
+    _wanted.append((head, rows, tokens))
     try:
         yield
     finally:

@@ -256,7 +256,7 @@ class PrefixedModel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are not compiled."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
+        return {name: value for name, value in vars(self).items() if name != "_run"}
 
     @torch.no_grad()
     def generate(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:
