@@ -13,6 +13,25 @@ from lightning_prefix.errors import InputError
 _FUNCTION = "_gradient_checkpointing_func"
 
 
+def turn_on(backbone: Any) -> None:
+    """Let transformers compute activations again in the backward pass, which saves their memory.
+
+    Raises:
+        InputError: if the model cannot.
+    """
+    if not backbone.supports_gradient_checkpointing:
+        raise InputError(
+            f"backbone_options.gradient_checkpointing is given, but {type(backbone).__name__} does not support it; "
+            "leave it out, and save memory with a smaller data.batch_size and trainer.accumulate_grad_batches."
+        )
+    if hasattr(backbone, "activation_checkpointing_enable"):  # renamed in transformers 5.2x
+        backbone.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    if hasattr(backbone, "_require_grads_hook"):  # for adapters; below the first prefix no gradient is needed
+        backbone.disable_input_require_grads()
+
+
 class Checkpointing:
     """Watches the layers that transformers can checkpoint.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_prefix.backbone.quantization import is_quantized, shape_of, weights_of
 from lightning_prefix.backbone.sites import config_of
 from lightning_prefix.errors import InputError
 
@@ -23,14 +24,16 @@ def fingerprint(backbone: nn.Module, trained: Collection[str] = ()) -> dict[str,
 
     Returns:
         `model_type`, `shapes` (SHA-256) and `sample`: the mean absolute value of up to 32 tensors spread over the
-        model. It is compared with a tolerance, since dtypes round.
+        model. It is compared with a tolerance, since dtypes round, and quantisation too: a prefix fits its backbone
+        in any of them.
     """
     frozen = [(name, p) for name, p in sorted(backbone.named_parameters()) if name not in trained]
-    shapes = hashlib.sha256("\n".join(f"{name} {tuple(p.shape)}" for name, p in frozen).encode()).hexdigest()
-    matrices = [p for _, p in frozen if p.is_floating_point() and p.ndim > 1]
+    shapes = hashlib.sha256("\n".join(f"{name} {shape_of(p)}" for name, p in frozen).encode()).hexdigest()
+    matrices = [name for name, p in frozen if (p.is_floating_point() or is_quantized(p)) and p.ndim > 1]
     step = max(1, len(matrices) // _SAMPLES)
     with torch.no_grad():
-        sample = [round(p[:256].float().abs().mean().item(), 7) for p in matrices[::step][:_SAMPLES]]
+        weights = [weights_of(backbone, name)[:256] for name in matrices[::step][:_SAMPLES]]
+        sample = [round(w.float().abs().mean().item(), 7) for w in weights]
     return {"model_type": config_of(backbone).model_type, "shapes": shapes, "sample": sample}
 
 

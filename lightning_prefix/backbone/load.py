@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 
 from lightning_prefix.assets import asset_path, is_asset
+from lightning_prefix.backbone import checkpointing
+from lightning_prefix.backbone.quantization import Quantization, keep_missing_layers, quantization_config
 from lightning_prefix.backbone.shelf import take_or_load
 from lightning_prefix.errors import InputError
 
-_OVERFLOWING = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "pix2struct")
-"""Model types whose activations are beyond the range of float16."""
+_OVERFLOWS_IN_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,22 @@ class BackboneOptions:
             The prefix stays in float32.
         attn_implementation: `sdpa` or `eager`; the model's own choice with `null`.
         trust_remote_code: run model code from the hub; only for authors you trust.
-        gradient_checkpointing: compute the layers again in the backward pass instead of keeping what they put out:
-            less memory, about a third more time.
-        compile: `torch.compile` the model's forward pass, for texts of any length. The first steps take a minute.
-        force_float16: use a T5-like model in float16 although it overflows there.
+        force_float16: use float16 (here, or the trainer's `16-mixed` and `16-true`) also where it is known to overflow,
+            which is in T5, mT5 and their like.
+        gradient_checkpointing: compute activations again in the backward pass: less memory, more time.
+        compile: let `torch.compile` compile the backbone's forward; the first steps take a minute or more.
+        quantization: of the frozen linear layers: `int8` or `nf4` (4 bits) of bitsandbytes, or `int8-weight-only` of
+            torchao.
     """
 
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     attn_implementation: Literal["sdpa", "eager"] | None = None
     trust_remote_code: bool = False
+    force_float16: bool = False
     gradient_checkpointing: bool = False
     compile: bool = False
-    force_float16: bool = False
+    quantization: Quantization | None = None
 
 
 def local_path(name: str) -> str:
@@ -67,6 +71,25 @@ def load_config(name: str, options: BackboneOptions | None = None) -> Any:
     return _from_pretrained(AutoConfig, name, options)
 
 
+def check_float16(model_type: str, origin: str, options: BackboneOptions) -> None:
+    """Refuse float16 where activations exceed it (Raffel et al. trained in bfloat16).
+
+    Args:
+        model_type: of the backbone's configuration.
+        origin: what asks for float16, for the message.
+        options: may force it.
+
+    Raises:
+        InputError: for T5 and its like, unless forced.
+    """
+    if model_type in _OVERFLOWS_IN_FLOAT16 and not options.force_float16:
+        raise InputError(
+            f"{origin} is given for a backbone of type {model_type!r}, whose activations exceed float16's 65504: the "
+            "loss would be nan sooner or later. Use bfloat16 (trainer.precision bf16-mixed or bf16-true, or "
+            "backbone_options.dtype bfloat16) or float32; backbone_options.force_float16=true tries it all the same."
+        )
+
+
 def load_backbone(
     name: str, auto_class: str, options: BackboneOptions | None = None, **config: Any
 ) -> tuple[Any, Sequence[str]]:
@@ -88,6 +111,8 @@ def load_backbone(
 def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str, Any]) -> tuple[Any, Sequence[str]]:
     import transformers
 
+    if options.quantization is not None:
+        config["quantization_config"] = quantization_config(options.quantization, options.dtype)
     with _loading(name), _quiet():
         model, info = getattr(transformers, auto_class).from_pretrained(
             local_path(name),
@@ -99,39 +124,16 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
             ignore_mismatched_sizes=True,
             **config,
         )
-    model.name_or_path = model.config._name_or_path = name
-    if model.dtype == torch.float16:
-        check_float16(model.config, name, options)
+    if model.dtype == torch.float16 or options.quantization == "int8":  # which computes in it
+        check_float16(model.config.model_type, f"dtype {options.dtype}, quantization {options.quantization}", options)
     if options.gradient_checkpointing:
-        _turn_on_checkpointing(model, name)
+        checkpointing.turn_on(model)
+    model.name_or_path = model.config._name_or_path = name
     mismatched = [entry[0] for entry in info["mismatched_keys"]]
-    return model.eval(), sorted({*info["missing_keys"], *mismatched})
-
-
-def check_float16(config: Any, name: str, options: BackboneOptions) -> None:
-    """Refuse float16 where it is known to overflow, unless it is forced.
-
-    T5 was trained in bfloat16; its activations are beyond 65504, the largest float16 (huggingface/transformers, 4586).
-
-    Raises:
-        InputError: saying what to use.
-    """
-    if config.model_type in _OVERFLOWING and not options.force_float16:
-        raise InputError(
-            f"float16 is asked for, but {name!r} ({config.model_type}) overflows in it, and the loss becomes nan. Use "
-            "bfloat16 or float32 (trainer.precision: bf16-mixed; backbone_options.dtype: bfloat16), or set "
-            "backbone_options.force_float16 to try it."
-        )
-
-
-def _turn_on_checkpointing(model: Any, name: str) -> None:
-    if not model.supports_gradient_checkpointing:
-        raise InputError(
-            f"backbone_options.gradient_checkpointing is on, but {type(model).__name__} ({name!r}) has none. Leave it "
-            "out, and use a smaller batch_size with trainer.accumulate_grad_batches."
-        )
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before transformers 5.24
-    getattr(model, f"{name}_checkpointing_enable")(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
+    missing = sorted({*info["missing_keys"], *mismatched})
+    if options.quantization is not None:
+        keep_missing_layers(model, missing)
+    return model.eval(), missing
 
 
 def _from_pretrained(auto_class: Any, name: str, options: BackboneOptions | None) -> Any:

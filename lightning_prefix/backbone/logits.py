@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from lightning_prefix.errors import InputError
 
+_CHOOSES = "lightning_prefix_chooses"
+_wanted: list[tuple[nn.Module, Tensor, Tensor]] = []
+"""The head of the running pass with its positions; attributes of modules have fixed shapes in `torch.compile`."""
+
 
 @contextmanager
 def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
@@ -29,12 +33,20 @@ def logits_at(backbone: nn.Module, wanted: Tensor) -> Iterator[None]:
             "an encoder-decoder."
         )
 
-    def choose(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        hidden, *more = inputs
-        return (hidden[wanted.to(hidden.device)].unsqueeze(0), *more)
-
-    handle = head.register_forward_pre_hook(choose)
+    if not hasattr(head, _CHOOSES):  # once, since `torch.compile` would compile again for each new hook
+        head.register_forward_pre_hook(_choose)
+        setattr(head, _CHOOSES, True)
+    rows, tokens = wanted.nonzero(as_tuple=True)
+    _wanted.append((head, rows, tokens))
     try:
         yield
     finally:
-        handle.remove()
+        _wanted.pop()
+
+
+def _choose(head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
+    if not _wanted or _wanted[-1][0] is not head:
+        return inputs
+    hidden, *more = inputs
+    _, rows, tokens = _wanted[-1]
+    return (hidden[rows.to(hidden.device), tokens.to(hidden.device)].unsqueeze(0), *more)

@@ -19,9 +19,10 @@ from lightning_prefix.backbone.probe import probe
 from lightning_prefix.backbone.served import NOTHING, Served, gather
 from lightning_prefix.backbone.sites import find_sites, leave_sites
 from lightning_prefix.backbone.slot import StateSlot, calls_of
+from lightning_prefix.backbone.trained import train_in_float32, unrounded_parameters
 from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import AttentionSite, Prefix, PrefixConfig
-from lightning_prefix.prefix.full_precision import made_in_full_precision, train_in_full_precision, without_halving
+from lightning_prefix.prefix.precision import unrounded
 from lightning_prefix.prefix.stored import from_tensors, to_tensors
 
 Positions = Literal["keep", "shift"]
@@ -97,7 +98,7 @@ class PrefixedModel(nn.Module):
         if any(calls_of(module) for module in backbone.modules()):
             raise InputError("this backbone already carries a prefix; call unload() on its PrefixedModel first.")
         backbone.requires_grad_(False)
-        self._hooks["trained"] = [undo for name in trained for undo in train_in_full_precision(backbone, name)]
+        self._hooks["trained"] = train_in_float32(backbone, trained)
         try:
             self.all_sites, modules = find_sites(backbone)
         except BaseException:
@@ -152,8 +153,7 @@ class PrefixedModel(nn.Module):
         if isinstance(prefix, PrefixConfig):
             prefix.check()
             frozen = self._frozen(tokenizer)
-            with made_in_full_precision():
-                prefix = prefix.build(frozen)
+            prefix = prefix.build(frozen)
             frozen.tokenizer = None
         if strange := [site.name for site in prefix.sites if site not in self.all_sites]:
             raise InputError(f"the prefix {name!r} has states for {strange}, which this backbone does not have.")
@@ -245,8 +245,25 @@ class PrefixedModel(nn.Module):
         """
         if self.training and torch.is_grad_enabled():
             self._checkpointing.bind(self.backbone_dropout)
-        with serving(self._slot, self._served(prefix_names, args, kwargs)):
+        return self._run(self._served(prefix_names, args, kwargs), args, kwargs)
+
+    def _run(self, served: Served, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with serving(self._slot, served):
             return self.backbone(*args, **kwargs)
+
+    def compile(self, **options: Any) -> None:
+        """Let `torch.compile` compile the backbone's forward, in place; the prefix is evaluated outside.
+
+        `generate` is not compiled; with `cache_implementation="static"` transformers compiles its steps by itself.
+
+        Args:
+            options: of `torch.compile`. Lengths and batch sizes are dynamic unless `dynamic` says otherwise.
+        """
+        self._run = torch.compile(self._run, **{"dynamic": True, **options})  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not compiled."""
+        return {name: value for name, value in vars(self).items() if name != "_run"}
 
     @torch.no_grad()
     def generate(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:
@@ -320,16 +337,21 @@ class PrefixedModel(nn.Module):
         for undo in (undo for undos in self._hooks.values() for undo in undos):
             undo()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "PrefixedModel":
-        """`to`, `half` and so on change the precision of the frozen model only."""
-        moved = super()._apply(without_halving(fn, only_trained=True), recurse)  # type: ignore[no-untyped-call]
-        return cast("PrefixedModel", moved)
-
     def train(self, mode: bool = True) -> "PrefixedModel":
         """Set the mode; the backbone stays in eval mode unless `backbone_dropout`."""
         super().train(mode)
         if not self.backbone_dropout:
             self.backbone.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PrefixedModel":
+        """`.to(dtype)` and the like: of the backbone, what is frozen is rounded, what is trained is not."""
+        trained = {id(t): t for p in unrounded_parameters(self.backbone) for t in (p, p.grad) if t is not None}
+
+        def change(tensor: Tensor) -> Tensor:
+            return unrounded(fn, tensor) if id(tensor) in trained else fn(tensor)
+
+        super()._apply(change, recurse)  # type: ignore[no-untyped-call]
         return self
 
     # Files.

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix.full_precision import FullPrecision
+from lightning_prefix.prefix.precision import Float32Module
 from lightning_prefix.prefix.site import AttentionSite, PrefixStates, SiteKind
 
 StartValues = Sequence[tuple[Tensor, Tensor]]
@@ -170,8 +170,8 @@ class AttentionPrefixConfig(PrefixConfig):
 jsonargparse.set_parsing_settings(subclasses_enabled=[PrefixConfig])
 
 
-class Prefix(FullPrecision, ABC):
-    """A trained prefix: parameters in, keys and values per site out.
+class Prefix(Float32Module, ABC):
+    """A trained prefix: parameters in, keys and values per site out; in float32, whatever the backbone's dtype.
 
     Args:
         sites: where it stands.

@@ -31,12 +31,12 @@ from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.backbone.load import check_float16
 from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
-from lightning_prefix.prefix.full_precision import made_in_full_precision, without_halving
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
+from lightning_prefix.tasks.precision import round_frozen_only
 from lightning_prefix.tasks.random_state import RandomState, random_state, set_random_state
 
 Batch = dict[str, Any]
@@ -158,6 +158,17 @@ class PrefixTask(LightningModule, ABC):
 
     # Life cycle.
 
+    def setup(self, stage: str) -> None:
+        """Fit the trainer's precision to a frozen backbone.
+
+        Raises:
+            InputError: for float16 where the backbone overflows in it.
+        """
+        round_frozen_only(self.trainer)
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            model_type = load_config(self.backbone_name, self.backbone_options).model_type
+            check_float16(model_type, f"trainer.precision {self.trainer.precision}", self.backbone_options)
+
     def configure_model(self) -> None:
         """Load the backbone, freeze it and put the prefix on it; once."""
         if self.model is None:
@@ -174,12 +185,6 @@ class PrefixTask(LightningModule, ABC):
             InputError: if the folder is damaged or does not fit.
         """
         self._build(prefix_files.read(Path(directory)))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "PrefixTask":
-        """Nothing but the frozen model is ever made half, as `bf16-true` asks; metrics count in float32."""
-        for module in self.children():
-            module._apply(fn if module is self.model else without_halving(fn))  # type: ignore[no-untyped-call]
-        return self
 
     def _build(self, stored: prefix_files.StoredPrefix | None) -> None:
         self.head = self.make_head()
@@ -200,19 +205,17 @@ class PrefixTask(LightningModule, ABC):
                 stored.directory, backbone, backbone_dropout=self.backbone_dropout
             )
             self.head.load_state_dict(stored.head_tensors)
+        if self.backbone_options.compile:
+            self.model.compile()
         if self.without_prefix:
             self.model.set_prefix(None)
-        if self.backbone_options.compile:
-            self.model.compile(dynamic=True)
         self._make_metrics()
         self._check_length()
-        self._check_precision()
 
     def _make_metrics(self) -> None:
-        with made_in_full_precision():
-            metrics = self.make_metrics()
-            self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
-            self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        metrics = self.make_metrics()
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs of the head, float32: for a classification (batch, labels).
@@ -443,11 +446,6 @@ class PrefixTask(LightningModule, ABC):
         from lightning_prefix.backbone import load_tokenizer
 
         return load_tokenizer(self.backbone_name, self.backbone_options) if self.prefix_config.init == "text" else None
-
-    def _check_precision(self) -> None:
-        """The Trainer's precision, which the backbone's options do not know."""
-        if self._trainer is not None and str(self.trainer.precision).startswith("16"):
-            check_float16(self.model.config, self.backbone_name, self.backbone_options)  # type: ignore[union-attr]
 
     def _check_length(self) -> None:
         """Texts longer than the backbone's positions would fail in the middle of an epoch."""

@@ -89,6 +89,7 @@ class TextClassification(ScoringTask):
         Raises:
             InputError: if other labels were given here.
         """
+        super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         found = labels_of(data, self.labels, self._are_named)
         if not found:

@@ -69,6 +69,7 @@ class ExtractiveQA(ScoringTask):
 
     def setup(self, stage: str) -> None:
         """Ask the data whether some questions have no answer; it is stored with the checkpoint."""
+        super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if self.no_answer is None and data is not None:
             self.no_answer = bool(getattr(data, "has_no_answers", False))

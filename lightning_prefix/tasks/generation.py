@@ -107,6 +107,7 @@ class TextGeneration(PrefixTask):
 
     def setup(self, stage: str) -> None:
         """Take from the data how long a target is and which token begins it; stored with the checkpoint."""
+        super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         self.data_generation = dict(getattr(data, "generation", self.data_generation))
         self.hparams.update(data_generation=self.data_generation)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel, load_backbone, load_tokenizer, logits_at
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix.full_precision import FullPrecision, made_in_full_precision
+from lightning_prefix.prefix.precision import Float32Module
 
 Pooling = Literal["cls", "mean", "last"]
 HeadKind = Literal["auto", "cls", "mean", "last", "verbalizer"]
@@ -18,7 +18,7 @@ NO_LABEL = -100
 """A label that the loss leaves out, as everywhere in transformers."""
 
 
-class Head(FullPrecision, ABC):
+class Head(Float32Module, ABC):
     """Scores of each row, or of each token, from a prefixed model."""
 
     auto_class: str
@@ -260,8 +260,7 @@ def _linear_layer(backbone: Any, outputs: int, kind: str) -> nn.Linear:
             f"head={kind!r} is given for the encoder-decoder {backbone.name_or_path!r}; use head='auto', its own "
             "classification head."
         )
-    with made_in_full_precision():
-        return nn.Linear(backbone.config.get_text_config().hidden_size, outputs)
+    return nn.Linear(backbone.config.get_text_config().hidden_size, outputs)
 
 
 def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
-from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, make_head
@@ -58,12 +57,6 @@ class TextRegression(ScoringTask):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of (batch, 1) against `labels`, (batch,)."""
-        if batch["labels"].dtype not in (torch.float32, torch.float64):
-            raise InputError(
-                f"the labels have become {batch['labels'].dtype}: trainer.precision {self.trainer.precision} rounds "
-                "them. Use 32-true with backbone_options.dtype: bfloat16 (prefix, head and labels stay in float32), or "
-                "a mixed precision."
-            )
         return mse_loss(outputs.squeeze(1), batch["labels"])
 
     def make_metrics(self) -> MetricCollection:

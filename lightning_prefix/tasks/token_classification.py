@@ -64,6 +64,7 @@ class TokenClassification(ScoringTask):
         Raises:
             InputError: if others were given here.
         """
+        super().setup(stage)
         if found := labels_of(getattr(self.trainer, "datamodule", None), self.labels):
             self.labels = found
             self.hparams.update(labels=found)

@@ -43,7 +43,18 @@ class LossCurve(lightning.pytorch.Callback):
         trainer.should_stop = trainer.global_step == self.stop_at
 
 
-def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=None, stop_at=None, workers=0, **options):
+def fit(
+    backbone,
+    reviews,
+    folder,
+    steps,
+    prefix=PREFIXES["flat"],
+    ckpt_path=None,
+    stop_at=None,
+    workers=0,
+    precision="32-true",
+    **options,
+):
     """Train a fresh task with the default schedule over `steps`; stop sooner, as a user or a cluster would."""
     lightning.seed_everything(1, verbose=False)
     task = lp.TextClassification(backbone, prefix, learning_rate=0.05)
@@ -53,6 +64,7 @@ def fit(backbone, reviews, folder, steps, prefix=PREFIXES["flat"], ckpt_path=Non
         max_epochs=5,  # with epochs Lightning loads the data to count the steps, before it restores the loops
         max_steps=steps,
         accelerator="cpu",
+        precision=precision,
         default_root_dir=folder,
         callbacks=[curve, lp.PrefixCheckpoint(dirpath=str(folder), **options)],
         enable_progress_bar=False,
@@ -148,6 +160,16 @@ def test_resume_equals_the_uninterrupted_run(variant, bert_folder, reviews, tmp_
     assert first + second == losses
     for name, tensor in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_resume_in_half_precision(bert_folder, reviews, tmp_path):
+    options = {"prefix": PREFIXES["mlp"], "precision": "bf16-true"}
+    whole, _, losses = fit(bert_folder, reviews, tmp_path / "whole", 20, **options)
+    _, _, first = fit(bert_folder, reviews, tmp_path / "part", 20, stop_at=10, every_n_train_steps=10, **options)
+    path = str(tmp_path / "part" / "last.ckpt")
+    resumed, _, second = fit(bert_folder, reviews, tmp_path / "part", 20, ckpt_path=path, **options)
+    assert first + second == losses
+    assert all(torch.equal(resumed.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
 
 
 def test_resume_at_an_epoch_end_with_workers(bert_folder, reviews, tmp_path):
