@@ -124,8 +124,10 @@ def _load(name: str, auto_class: str, options: BackboneOptions, config: dict[str
             ignore_mismatched_sizes=True,
             **config,
         )
-    if model.dtype == torch.float16 or options.quantization == "int8":  # which computes in it
-        check_float16(model.config.model_type, f"dtype {options.dtype}, quantization {options.quantization}", options)
+    if model.dtype == torch.float16:
+        check_float16(model.config.model_type, f"dtype {options.dtype}", options)
+    if options.quantization == "int8":  # which computes in float16
+        check_float16(model.config.model_type, "quantization int8", options)
     if options.gradient_checkpointing:
         checkpointing.turn_on(model)
     model.name_or_path = model.config._name_or_path = name
