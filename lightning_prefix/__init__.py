@@ -1,6 +1,7 @@
 """Prefix tuning of frozen transformers in PyTorch Lightning."""
 
 from lightning_prefix.backbone import BackboneOptions, PrefixedModel
+from lightning_prefix.backbone.hub import push_to_hub
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
 from lightning_prefix.cross_validation import CrossValidation, cross_validate
@@ -101,6 +102,7 @@ __all__ = [
     "fit_weights",
     "from_peft",
     "learning_rate_range_test",
+    "push_to_hub",
     "to_peft",
     "tune",
 ]

@@ -7,6 +7,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.data import TextDataModule, data_from
 from lightning_prefix.data.preprocess import library_versions
 from lightning_prefix.ensemble import Ensemble
@@ -48,19 +49,24 @@ class Predictor:
         *,
         device: str | torch.device = "cpu",
         batch_size: int = 32,
+        revision: str | None = None,
+        token: str | bool | None = None,
         **overrides: Any,
     ) -> "Predictor":
         """Load what `fit`, `PrefixTask.save_pretrained` or `Ensemble.save_pretrained` wrote.
 
         Args:
-            directory: the folder.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
             device: where the model runs.
             batch_size: rows per forward pass, >= 1.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
             overrides: arguments of the task to replace, such as `backbone` where it lies elsewhere now.
 
         Raises:
-            InputError: if the folder is damaged or holds no task.
+            InputError: if there is no such folder, or it is damaged or holds no task.
         """
+        directory = local_folder(directory, revision, token)
         if is_ensemble(directory):
             ensemble = Ensemble.from_pretrained(directory, **overrides)
             return cls(ensemble.to(device), ensemble.readings[0], batch_size)

@@ -1,7 +1,7 @@
 """`TextClassification`: one class of several, or any number of labels, per text or pair of texts."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,9 @@ class TextClassification(ScoringTask):
         >>> task.monitor
         'val/accuracy'
     """
+
+    pipeline_tag: ClassVar[str | None] = "text-classification"
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
     def __init__(
         self,

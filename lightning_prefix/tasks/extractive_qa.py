@@ -48,6 +48,7 @@ class ExtractiveQA(ScoringTask):
     """
 
     monitor = "val/f1"
+    pipeline_tag: ClassVar[str | None] = "question-answering"
     rules: ClassVar[tuple[str, ...]] = ("mean", "vote")
 
     def __init__(

@@ -61,6 +61,7 @@ class TextGeneration(PrefixTask):
 
     monitor: ClassVar[str] = "val/loss"  # type: ignore[misc]
     mode: ClassVar[Literal["min", "max"]] = "min"
+    pipeline_tag: ClassVar[str | None] = "text-generation"
     rules: ClassVar[tuple[str, ...]] = ("tokens", "rerank")
     """How members of an ensemble write: token by token together, or each its own, of which one is chosen."""
     default_metrics: ClassVar[Sequence[MetricName]] = ("bleu", "rouge")
@@ -253,6 +254,7 @@ class TextGeneration(PrefixTask):
 
     def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         perplexity = mean_loss.compute().exp()
+        self.measured[f"{name}/perplexity"] = float(perplexity)
         self.log(f"{name}/perplexity", perplexity, prog_bar=False, sync_dist=True)
         if name == "val" and not self.decoded_rows:
             metrics = MetricCollection({})

@@ -35,6 +35,7 @@ class TextRegression(ScoringTask):
     """
 
     monitor: ClassVar[str] = "val/pearson"  # type: ignore[misc]
+    pipeline_tag: ClassVar[str | None] = "text-classification"
     rules: ClassVar[tuple[str, ...]] = ("mean", "median")
 
     def __init__(

@@ -44,6 +44,7 @@ class TokenClassification(ScoringTask):
         'val/f1'
     """
 
+    pipeline_tag: ClassVar[str | None] = "token-classification"
     monitor: ClassVar[str] = "val/f1"  # type: ignore[misc]
 
     def __init__(
