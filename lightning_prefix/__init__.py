@@ -20,6 +20,7 @@ from lightning_prefix.data import (
 from lightning_prefix.ensemble import Ensemble, average_folders, fit_weights
 from lightning_prefix.errors import InputError
 from lightning_prefix.peft import from_peft, to_peft
+from lightning_prefix.plain_cache import to_cache
 from lightning_prefix.predictor import Predictor
 from lightning_prefix.prefix import (
     AttentionSite,
@@ -103,6 +104,7 @@ __all__ = [
     "from_peft",
     "learning_rate_range_test",
     "push_to_hub",
+    "to_cache",
     "to_peft",
     "tune",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from lightning.pytorch.cli import ArgsType
 
-from lightning_prefix.commands import assets, chat, cross_validate, ensemble, fit, learning_rate, tune
+from lightning_prefix.commands import assets, chat, cross_validate, ensemble, export, fit, learning_rate, tune
 from lightning_prefix.errors import input_error_behind
 
 _COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
@@ -15,6 +15,7 @@ _COMMANDS: Mapping[str, Callable[[list[str]], object]] = {
     "chat": chat.run,
     "cross-validate": cross_validate.run,
     "ensemble": ensemble.run,
+    "export": export.run,
     "learning-rate": learning_rate.run,
     "tune": tune.run,
 }
