@@ -19,6 +19,7 @@ from lightning_prefix.data import (
 )
 from lightning_prefix.ensemble import Ensemble, average_folders, fit_weights
 from lightning_prefix.errors import InputError
+from lightning_prefix.mixed import MixedPredictor
 from lightning_prefix.peft import from_peft, to_peft
 from lightning_prefix.plain_cache import to_cache
 from lightning_prefix.predictor import Predictor
@@ -73,6 +74,7 @@ __all__ = [
     "InputError",
     "MLPPrefix",
     "MLPPrefixConfig",
+    "MixedPredictor",
     "OutputPrefix",
     "OutputPrefixConfig",
     "PredictionWriter",

@@ -1,6 +1,7 @@
 """Text in, answers out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,7 +13,9 @@ from lightning_prefix.data import TextDataModule, data_from
 from lightning_prefix.data.preprocess import library_versions
 from lightning_prefix.ensemble import Ensemble
 from lightning_prefix.ensemble.folder import is_ensemble
+from lightning_prefix.streaming import stream_text
 from lightning_prefix.tasks import PrefixTask
+from lightning_prefix.tasks.base import Batch
 
 Text = str | Sequence[Any] | Mapping[str, Any]
 """One input: a text, a pair of texts, the turns of a conversation, or the columns that the data had."""
@@ -92,15 +95,37 @@ class Predictor:
         if not texts:
             return []
         rows = self.data.encode_inputs(texts)
-        collate = self.data.collator()
         results: list[dict[str, Any]] = [{} for _ in rows]
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # little padding
         with torch.inference_mode():
             for start in range(0, len(rows), self.batch_size):
                 chosen = by_length[start : start + self.batch_size]
-                batch = collate([rows[i] for i in chosen])
-                batch["inputs"] = [texts[i] for i in chosen]
-                on_device = {k: v.to(self.task.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                for index, result in zip(chosen, self.task.answers(on_device), strict=True):
+                batch = self._batch([rows[i] for i in chosen], [texts[i] for i in chosen])
+                for index, result in zip(chosen, self.task.answers(batch), strict=True):
                     results[index] = result
         return results
+
+    def stream_text(self, text: Text, **generation: Any) -> Iterator[str]:
+        """The generated text for one input, piece by piece as it is written; all pieces together are the text.
+
+        One at a time: nothing else may use the model meanwhile. Closing the iterator ends the generation.
+
+        Args:
+            text: as in a call.
+            generation: options of transformers' `generate` that count more than those of the task.
+
+        Raises:
+            InputError: if the task writes no texts or several at a time, or the input lacks a column.
+
+        Example:
+            >>> import lightning_prefix as lp
+            >>> predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")  # doctest: +SKIP
+            >>> for piece in predict.stream_text("Hello, how is it going?"):  # doctest: +SKIP
+            ...     print(piece, end="", flush=True)
+        """
+        return stream_text(self.task, self._batch(self.data.encode_inputs([text]), [text]), generation, nullcontext())
+
+    def _batch(self, rows: list[dict[str, Any]], inputs: list[Text]) -> Batch:
+        """Encoded rows on the device, with what they were."""
+        batch = {**self.data.collator()(rows), "inputs": inputs}
+        return {key: value.to(self.task.device) if isinstance(value, Tensor) else value for key, value in batch.items()}

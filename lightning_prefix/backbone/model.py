@@ -192,7 +192,7 @@ class PrefixedModel(nn.Module):
         Raises:
             InputError: if the backbone is another one, or the tensors do not fit what the folder says of them.
         """
-        stored.check_backbone(self.backbone)
+        stored.check_frozen(self.backbone)
         prefix = from_tensors(self._frozen(), stored.prefix_tensors, stored.variant)
         stored.check_prefix(prefix)
         self.add_prefix(name, prefix, positions=cast("Positions", stored.positions))

@@ -9,11 +9,10 @@ from lightning.pytorch import LightningDataModule, LightningModule, seed_everyth
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_prefix.data import TextDataModule
-from lightning_prefix.data.collate import NO_LABEL
+from lightning_prefix.data.collate import join
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
@@ -222,32 +221,6 @@ class JointLoader:
         for _ in range(len(self)):
             parts = [next(iterator, None) for iterator in iterators]
             yield {"parts": parts, "joined": join([part for part in parts if part is not None], self.padding)}
-
-
-def join(batches: Sequence[Batch], padding: Mapping[str, int]) -> Batch:
-    """One batch of several, padded at the right to the widest.
-
-    Args:
-        batches: with the same keys.
-        padding: key -> number that fills the end of shorter rows; -100 for `labels` and 0 for others.
-
-    Example:
-        >>> join([{"input_ids": torch.tensor([[5, 6]])}, {"input_ids": torch.tensor([[7]])}], {"input_ids": 9})
-        {'input_ids': tensor([[5, 6],
-                [7, 9]])}
-    """
-    joined: Batch = {}
-    for name, first in batches[0].items():
-        values = [batch[name] for batch in batches]
-        if not isinstance(first, Tensor):
-            joined[name] = [value for one in values for value in one]
-        elif first.dim() < 2:
-            joined[name] = torch.cat(values)
-        else:
-            width = max(value.shape[1] for value in values)
-            fill = padding.get(name, NO_LABEL if name == "labels" else 0)
-            joined[name] = torch.cat([pad(value, (0, width - value.shape[1]), value=fill) for value in values])
-    return joined
 
 
 def _listed(value: Any) -> list[Any]:
