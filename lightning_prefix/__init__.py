@@ -51,6 +51,7 @@ from lightning_prefix.tasks import (
     TokenClassification,
     Translation,
 )
+from lightning_prefix.tasks.results import Classified, Entity, FoundAnswer, FoundSpan, Rated, Tagged, Written
 from lightning_prefix.tuning import learning_rate_range_test, tune
 
 __version__ = "0.1.0.dev0"
@@ -59,14 +60,18 @@ __all__ = [
     "AttentionSite",
     "BackboneOptions",
     "Chat",
+    "Classified",
     "CrossValidation",
     "Dialogue",
     "DialogueDataModule",
     "Ensemble",
+    "Entity",
     "ExtractiveQA",
     "ExtractiveQADataModule",
     "FlatPrefix",
     "FlatPrefixConfig",
+    "FoundAnswer",
+    "FoundSpan",
     "GatedPrefix",
     "GatedPrefixConfig",
     "GenerativeQA",
@@ -87,6 +92,8 @@ __all__ = [
     "Preprocessing",
     "PromptPrefix",
     "PromptPrefixConfig",
+    "Rated",
+    "Tagged",
     "TextClassification",
     "TextClassificationDataModule",
     "TextDataModule",
@@ -98,6 +105,7 @@ __all__ = [
     "TokenClassificationDataModule",
     "Translation",
     "TranslationDataModule",
+    "Written",
     "average_folders",
     "average_prefixes",
     "concatenate_prefixes",

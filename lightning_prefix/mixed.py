@@ -141,7 +141,7 @@ class MixedPredictor:
         task: PrefixTask = task_from(cast("Any", PrefixTask), arguments, self._overrides, build, folder)
         return task.to(self._device).eval()
 
-    def __call__(self, rows: Sequence[tuple[str, Text]]) -> list[dict[str, Any]]:
+    def __call__(self, rows: Sequence[tuple[str, Text]]) -> list[Any]:
         """Results in the order of the rows.
 
         Args:
@@ -158,7 +158,7 @@ class MixedPredictor:
             for index, row in zip(own, predictor.data.encode_inputs([rows[i][1] for i in own]), strict=True):
                 encoded[index] = row
             passes[_pass_of(name, predictor.task)] += own
-        results: list[dict[str, Any]] = [{} for _ in rows]
+        results: list[Any] = [None for _ in rows]
         with torch.inference_mode():
             for chosen in passes.values():
                 chosen.sort(key=lambda i: len(encoded[i]["input_ids"]))  # little padding
@@ -171,7 +171,7 @@ class MixedPredictor:
         chosen: Sequence[int],
         rows: Sequence[tuple[str, Text]],
         encoded: Sequence[dict[str, Any]],
-        results: list[dict[str, Any]],
+        results: list[Any],
     ) -> None:
         """One pass."""
         by_name: dict[str, list[int]] = defaultdict(list)
@@ -185,7 +185,7 @@ class MixedPredictor:
             for index, answer in zip(by_name[name], answers, strict=True):
                 results[index] = answer
 
-    def _described(self, batches: Mapping[str, Batch]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def _described(self, batches: Mapping[str, Batch]) -> Iterator[tuple[str, Sequence[Mapping[str, Any]]]]:
         tasks: dict[str, Any] = {name: self._predictors[name].task for name in batches}
         inputs = {name: PrefixTask.inputs(tasks[name], batch) for name, batch in batches.items()}
         counts = {name: len(own["input_ids"]) for name, own in inputs.items()}

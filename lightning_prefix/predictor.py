@@ -77,12 +77,15 @@ class Predictor:
         return cls(task.to(device), data_from(description, directory), batch_size)
 
     @overload
-    def __call__(self, texts: str) -> dict[str, Any]: ...
+    def __call__(self, texts: str) -> Any: ...
     @overload
-    def __call__(self, texts: list[Text]) -> list[dict[str, Any]]: ...
+    def __call__(self, texts: list[Text]) -> list[Any]: ...
 
-    def __call__(self, texts: str | list[Text]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Results in the order of the inputs, such as `label` and `probabilities`, `value`, or `generated_text`.
+    def __call__(self, texts: str | list[Text]) -> Any:
+        """Results in the order of the inputs, plain dicts.
+
+        Their types, for annotations: `Classified`, `Rated`, `Tagged` (entities), `FoundAnswer` (extractive QA) and
+        `Written` (generation), in `lightning_prefix`.
 
         Args:
             texts: one text, or a list of texts, of pairs, or of dicts with the columns of the data.
@@ -95,7 +98,7 @@ class Predictor:
         if not texts:
             return []
         rows = self.data.encode_inputs(texts)
-        results: list[dict[str, Any]] = [{} for _ in rows]
+        results: list[Any] = [None for _ in rows]
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # little padding
         with torch.inference_mode():
             for start in range(0, len(rows), self.batch_size):

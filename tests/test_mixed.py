@@ -118,7 +118,9 @@ def test_texts_that_are_written_alike(family, tmp_path):
 
 
 def test_a_stream_ends_where_it_is_left_and_raises_what_fails(gpt2_folder, tmp_path):
-    task = lp.TextGeneration(gpt2_folder, lp.FlatPrefixConfig(length=3), generation={"eos_token_id": None})
+    task = lp.TextGeneration(
+        gpt2_folder, lp.FlatPrefixConfig(length=3), generation={"eos_token_id": None, "max_new_tokens": 40}
+    )
     data = lp.TextGenerationDataModule(tokenizer=gpt2_folder, max_length=16, max_target_length=40)
     predict = lp.Predictor.from_pretrained(saved(task, data, tmp_path / "prefix"))
     steps = []

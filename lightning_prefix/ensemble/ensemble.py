@@ -1,6 +1,6 @@
 """`Ensemble`: several trained prefixes that answer together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -243,11 +243,11 @@ class Ensemble(LightningModule):
         finally:
             self._kept = None
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
         """Results for people, one plain dict per row, as those of the task."""
         if self.rule == "tokens":
-            return cast("list[dict[str, Any]]", self.lead.describe(self._written(batch), batch))
-        return cast("list[dict[str, Any]]", self.lead.describe(self.combine(self.member_scores(batch)), batch))
+            return cast("Sequence[Mapping[str, Any]]", self.lead.describe(self._written(batch), batch))
+        return cast("Sequence[Mapping[str, Any]]", self.lead.describe(self.combine(self.member_scores(batch)), batch))
 
     def _written(self, batch: Batch) -> list[list[str]]:
         own = batch if self._own_reading == 0 else self._encoded(self.readings[0], batch)

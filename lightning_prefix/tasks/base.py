@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,8 +129,8 @@ class PrefixTask(LightningModule, ABC):
         """Count one batch of validation or test."""
 
     @abstractmethod
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
-        """Results for people, one plain dict per row."""
+    def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
+        """Results for people, one plain dict per row; see `lightning_prefix.tasks.results`."""
 
     def before_compute(self, metrics: MetricCollection) -> None:
         """Tell the metrics what only this task knows; called before they are computed."""
