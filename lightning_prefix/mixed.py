@@ -23,12 +23,10 @@ from lightning_prefix.tasks import PrefixTask, TextGeneration
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.arguments import task_from
 from lightning_prefix.tasks.base import Batch, stored_task
-from lightning_prefix.tasks.heads import Head, OwnHead, PooledHead, TokenHead
-from lightning_prefix.tasks.scoring import ScoringTask
+from lightning_prefix.tasks.heads import Head
+from lightning_prefix.tasks.known_outputs import reads_shared_states, scores_of_rows
 
 __all__ = ["MixedPredictor"]
-
-_OF_TOKENS = ("last_hidden_state", "start_logits", "end_logits")
 
 
 class MixedPredictor:
@@ -68,6 +66,7 @@ class MixedPredictor:
             raise InputError("no prefix is given; give at least one name and folder.")
         self.batch_size = batch_size
         self._device, self._overrides = device, overrides
+        self.model: PrefixedModel
         self._predictors: dict[str, Predictor] = {}
         self._trained: dict[str, dict[str, Tensor]] = {}
         self._hooked: set[str] = set()
@@ -97,49 +96,47 @@ class MixedPredictor:
             InputError: if the name is taken, or the folder is damaged or does not fit.
         """
         folder = local_folder(folder)
-        if not self._predictors:
-            task, description = PrefixTask.load_folder(folder, **self._overrides)
-            model = cast("PrefixedModel", task.to(self._device).model)
-            if name != "default":
-                model.rename_prefix("default", name)
-            self.model = model
-            stored = files.read(folder)
-        else:
-            stored = files.read(folder)
-            description = stored_task(folder)["data"]
-            if self._trained[self.names[0]].keys() != stored.backbone_tensors.keys():
-                raise InputError(
-                    f"{folder} trained {list(stored.backbone_tensors) or 'nothing'} of the backbone, {self.names[0]!r} "
-                    f"{list(self._trained[self.names[0]]) or 'nothing'}; prefixes in one batch need the same. Serve "
-                    "them apart."
-                )
-            task = self._task(folder, stored)
+        stored = files.read(folder)
+        task = self._task(folder, stored) if self._predictors else PrefixTask.load_folder(folder, **self._overrides)[0]
+        data = data_from(stored_task(folder)["data"], folder)
+        predictor = Predictor(task.to(self._device), data, self.batch_size)
+        if self._predictors:
             self.model.add_stored_prefix(name, stored)
+        else:
+            self.model = cast("PrefixedModel", task.model)
+            if name != "default":
+                self.model.rename_prefix("default", name)
+        self._predictors[name] = predictor
         self._trained[name] = {key: value.to(self._device) for key, value in stored.backbone_tensors.items()}
         for path in {key.rpartition(".")[0] for key in stored.backbone_tensors} - self._hooked:
             self._hooked.add(path)
             self.model.backbone.get_submodule(path).register_forward_hook(self._hook(path), with_kwargs=True)
-        self._predictors[name] = Predictor(task, data_from(description, folder), self.batch_size)
 
     def _task(self, folder: Path, stored: files.StoredPrefix) -> PrefixTask:
         """The task of a folder, on the model that is there."""
+        first, trained = self.names[0], list(self._trained[self.names[0]])
 
         def build(task: PrefixTask) -> None:
             task.head = task.make_head()
-            first = cast("Head", next(iter(self._predictors.values())).task.head)
-            if task.head.auto_class != first.auto_class:
+            auto_class = cast("Head", self._predictors[first].task.head).auto_class
+            if task.head.auto_class != auto_class:
                 raise InputError(
-                    f"{folder} reads the backbone as {task.head.auto_class}, {self.names[0]!r} as {first.auto_class}; "
-                    "prefixes in one batch need the same. Serve them apart."
+                    f"{folder} reads the backbone as {task.head.auto_class}, {first!r} as {auto_class}; prefixes in "
+                    "one batch need the same. Serve them apart."
                 )
             task.head.attach(self.model.backbone)
             checkpoints.check_state(stored.head_tensors, task.head.state_dict(), f"the head in {folder}")
             task.head.load_state_dict(stored.head_tensors)
             task.model = self.model
 
+        if trained != list(stored.backbone_tensors):
+            raise InputError(
+                f"{folder} trained {list(stored.backbone_tensors) or 'nothing'} of the backbone, {first!r} "
+                f"{trained or 'nothing'}; prefixes in one batch need the same. Serve them apart."
+            )
         arguments = stored_task(folder)["hyper_parameters"]
         task: PrefixTask = task_from(cast("Any", PrefixTask), arguments, self._overrides, build, folder)
-        return task.to(self._device).eval()
+        return task.eval()
 
     def __call__(self, rows: Sequence[tuple[str, Text]]) -> list[Any]:
         """Results in the order of the rows.
@@ -193,11 +190,11 @@ class MixedPredictor:
         with self._reading(counts):
             if isinstance(tasks[first], TextGeneration):
                 scores = _split(tasks[first].write(self._joined(first, inputs)), counts)
-            elif _is_shared(tasks[first]):
+            elif reads_shared_states(tasks[first]):
                 outputs = self.model(**self._joined(first, inputs))
                 places = _split(range(sum(counts.values())), counts)
                 scores = [
-                    tasks[name].scores(_scored(tasks[name].head, outputs, rows, inputs[name]), batches[name])
+                    tasks[name].scores(scores_of_rows(tasks[name].head, outputs, rows, inputs[name]), batches[name])
                     for name, rows in zip(batches, places, strict=True)
                 ]
             else:  # alone
@@ -256,36 +253,11 @@ class MixedPredictor:
         return stream_text(predictor.task, batch, generation, self._reading({name: 1}))
 
 
-class _KnownOutputs:
-    """Stands for the model before a head: some rows of what it has put out for many."""
-
-    def __init__(self, outputs: Any, rows: range, tokens: int) -> None:
-        self._outputs, self._rows, self._tokens = outputs, rows, tokens
-
-    def __call__(self, **_: Tensor) -> "_KnownOutputs":
-        return self
-
-    def __getattr__(self, name: str) -> Tensor:
-        value: Tensor = self._outputs[name][self._rows.start : self._rows.stop]
-        return value[:, : self._tokens] if name in _OF_TOKENS or value.dim() == 3 else value
-
-
-def _scored(head: Any, outputs: Any, rows: range, inputs: Batch) -> Tensor:
-    """What the head of a task makes of its rows, float32."""
-    found: Tensor = head(_KnownOutputs(outputs, rows, inputs["input_ids"].shape[1]), inputs)
-    return (found[..., : head.outputs] if isinstance(head, OwnHead) else found).float()
-
-
-def _is_shared(task: Any) -> bool:
-    """Whether the task's head reads what one pass of the model puts out for all rows."""
-    return isinstance(task, ScoringTask) and isinstance(task.head, OwnHead | PooledHead | TokenHead)
-
-
 def _pass_of(name: str, task: Any) -> str:
     """Equal for prefixes whose rows are read in one pass."""
     if isinstance(task, TextGeneration):
         return f"write {task._generation_arguments()}"
-    return "scores" if _is_shared(task) else f"alone {name}"
+    return "scores" if reads_shared_states(task) else f"alone {name}"
 
 
 def _split(values: Any, counts: Mapping[str, int]) -> list[Any]:
