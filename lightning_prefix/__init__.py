@@ -2,6 +2,7 @@
 
 from lightning_prefix import plots
 from lightning_prefix.backbone import ActivationCacheOptions, BackboneOptions, PrefixedModel
+from lightning_prefix.backbone.hub import push_to_hub
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
 from lightning_prefix.chat import Chat
 from lightning_prefix.cross_validation import CrossValidation, cross_validate
@@ -19,9 +20,10 @@ from lightning_prefix.data import (
 )
 from lightning_prefix.ensemble import Ensemble, average_folders, fit_weights
 from lightning_prefix.errors import InputError
+from lightning_prefix.mixed import MixedPredictor
 from lightning_prefix.peft import from_peft, to_peft
+from lightning_prefix.plain_cache import to_cache
 from lightning_prefix.predictor import Predictor
-from lightning_prefix.predictors import Predictors
 from lightning_prefix.prefix import (
     AttentionSite,
     FlatPrefix,
@@ -50,6 +52,7 @@ from lightning_prefix.tasks import (
     TokenClassification,
     Translation,
 )
+from lightning_prefix.tasks.results import Classified, Entity, FoundAnswer, FoundSpan, Rated, Tagged, Written
 from lightning_prefix.tuning import learning_rate_range_test, tune
 
 __version__ = "0.1.0.dev0"
@@ -59,14 +62,18 @@ __all__ = [
     "AttentionSite",
     "BackboneOptions",
     "Chat",
+    "Classified",
     "CrossValidation",
     "Dialogue",
     "DialogueDataModule",
     "Ensemble",
+    "Entity",
     "ExtractiveQA",
     "ExtractiveQADataModule",
     "FlatPrefix",
     "FlatPrefixConfig",
+    "FoundAnswer",
+    "FoundSpan",
     "GatedPrefix",
     "GatedPrefixConfig",
     "GenerativeQA",
@@ -74,11 +81,11 @@ __all__ = [
     "InputError",
     "MLPPrefix",
     "MLPPrefixConfig",
+    "MixedPredictor",
     "OutputPrefix",
     "OutputPrefixConfig",
     "PredictionWriter",
     "Predictor",
-    "Predictors",
     "Prefix",
     "PrefixCheckpoint",
     "PrefixConfig",
@@ -87,6 +94,8 @@ __all__ = [
     "Preprocessing",
     "PromptPrefix",
     "PromptPrefixConfig",
+    "Rated",
+    "Tagged",
     "TextClassification",
     "TextClassificationDataModule",
     "TextDataModule",
@@ -98,6 +107,7 @@ __all__ = [
     "TokenClassificationDataModule",
     "Translation",
     "TranslationDataModule",
+    "Written",
     "average_folders",
     "average_prefixes",
     "concatenate_prefixes",
@@ -106,6 +116,8 @@ __all__ = [
     "from_peft",
     "learning_rate_range_test",
     "plots",
+    "push_to_hub",
+    "to_cache",
     "to_peft",
     "tune",
 ]

@@ -1,17 +1,21 @@
 """Text in, answers out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.data import TextDataModule, data_from
 from lightning_prefix.data.preprocess import library_versions
 from lightning_prefix.ensemble import Ensemble
 from lightning_prefix.ensemble.folder import is_ensemble
+from lightning_prefix.streaming import stream_text
 from lightning_prefix.tasks import PrefixTask
+from lightning_prefix.tasks.base import Batch
 
 Text = str | Sequence[Any] | Mapping[str, Any]
 """One input: a text, a pair of texts, the turns of a conversation, or the columns that the data had."""
@@ -48,19 +52,24 @@ class Predictor:
         *,
         device: str | torch.device = "cpu",
         batch_size: int = 32,
+        revision: str | None = None,
+        token: str | bool | None = None,
         **overrides: Any,
     ) -> "Predictor":
         """Load what `fit`, `PrefixTask.save_pretrained` or `Ensemble.save_pretrained` wrote.
 
         Args:
-            directory: the folder.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
             device: where the model runs.
             batch_size: rows per forward pass, >= 1.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
             overrides: arguments of the task to replace, such as `backbone` where it lies elsewhere now.
 
         Raises:
-            InputError: if the folder is damaged or holds no task.
+            InputError: if there is no such folder, or it is damaged or holds no task.
         """
+        directory = local_folder(directory, revision, token)
         if is_ensemble(directory):
             ensemble = Ensemble.from_pretrained(directory, **overrides)
             return cls(ensemble.to(device), ensemble.readings[0], batch_size)
@@ -68,12 +77,15 @@ class Predictor:
         return cls(task.to(device), data_from(description, directory), batch_size)
 
     @overload
-    def __call__(self, texts: str) -> dict[str, Any]: ...
+    def __call__(self, texts: str) -> Any: ...
     @overload
-    def __call__(self, texts: list[Text]) -> list[dict[str, Any]]: ...
+    def __call__(self, texts: list[Text]) -> list[Any]: ...
 
-    def __call__(self, texts: str | list[Text]) -> dict[str, Any] | list[dict[str, Any]]:
-        """Results in the order of the inputs, such as `label` and `probabilities`, `value`, or `generated_text`.
+    def __call__(self, texts: str | list[Text]) -> Any:
+        """Results in the order of the inputs, plain dicts.
+
+        Their types, for annotations: `Classified`, `Rated`, `Tagged` (entities), `FoundAnswer` (extractive QA) and
+        `Written` (generation), in `lightning_prefix`.
 
         Args:
             texts: one text, or a list of texts, of pairs, or of dicts with the columns of the data.
@@ -86,15 +98,37 @@ class Predictor:
         if not texts:
             return []
         rows = self.data.encode_inputs(texts)
-        collate = self.data.collator()
-        results: list[dict[str, Any]] = [{} for _ in rows]
+        results: list[Any] = [None for _ in rows]
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # little padding
         with torch.inference_mode():
             for start in range(0, len(rows), self.batch_size):
                 chosen = by_length[start : start + self.batch_size]
-                batch = collate([rows[i] for i in chosen])
-                batch["inputs"] = [texts[i] for i in chosen]
-                on_device = {k: v.to(self.task.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                for index, result in zip(chosen, self.task.answers(on_device), strict=True):
+                batch = self._batch([rows[i] for i in chosen], [texts[i] for i in chosen])
+                for index, result in zip(chosen, self.task.answers(batch), strict=True):
                     results[index] = result
         return results
+
+    def stream_text(self, text: Text, **generation: Any) -> Iterator[str]:
+        """The generated text for one input, piece by piece as it is written; all pieces together are the text.
+
+        One at a time: nothing else may use the model meanwhile. Closing the iterator ends the generation.
+
+        Args:
+            text: as in a call.
+            generation: options of transformers' `generate` that count more than those of the task.
+
+        Raises:
+            InputError: if the task writes no texts or several at a time, or the input lacks a column.
+
+        Example:
+            >>> import lightning_prefix as lp
+            >>> predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")  # doctest: +SKIP
+            >>> for piece in predict.stream_text("Hello, how is it going?"):  # doctest: +SKIP
+            ...     print(piece, end="", flush=True)
+        """
+        return stream_text(self.task, self._batch(self.data.encode_inputs([text]), [text]), generation, nullcontext())
+
+    def _batch(self, rows: list[dict[str, Any]], inputs: list[Text]) -> Batch:
+        """Encoded rows on the device, with what they were."""
+        batch = {**self.data.collator()(rows), "inputs": inputs}
+        return {key: value.to(self.task.device) if isinstance(value, Tensor) else value for key, value in batch.items()}

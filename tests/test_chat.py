@@ -229,7 +229,7 @@ def test_ends_of_the_command(end, folder, say, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prefix", "nowhere"], "error: --prefix nowhere is no folder; give the one that `fit` wrote"),
+        (["--prefix", "nowhere"], "error: there is no folder nowhere; give one that `fit` or save_pretrained wrote"),
         (["--prefix", "FOLDER", "--generation", "{num_beam: 2}"], "has 'num_beam', .* did you mean num_beams"),
     ],
 )

@@ -65,7 +65,7 @@ def test_main_job(config, capsys):
     assert {"test/accuracy", "test/f1", "test/loss"} <= set(cli.trainer.callback_metrics)
     run = Path("lightning_logs/version_0")
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert {p.name for p in (run / "prefix").iterdir()} == {"prefix.safetensors", "prefix.json"}
+    assert {p.name for p in (run / "prefix").iterdir()} == {"README.md", "prefix.safetensors", "prefix.json"}
 
     trained = ["--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints/best.ckpt")]
     validated = main(["validate", *trained]).trainer.callback_metrics

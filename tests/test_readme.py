@@ -48,8 +48,14 @@ def test_first_command_and_first_snippet(tmp_path, monkeypatch, capsys):
     assert negative.startswith("negative")
 
 
-def test_further_snippets(tmp_path, monkeypatch):
+def test_further_snippets(bert_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name, task, data in (
+        ("mood", lp.TextClassification(bert_folder, labels=["bad", "good"]), lp.TextClassificationDataModule()),
+        ("stars", lp.TextRegression(bert_folder), lp.TextRegressionDataModule()),
+    ):
+        task.configure_model()
+        task.save_pretrained(f"{name}/prefix", data.description())
     names = {"lp": lp, "backbone": BACKBONES["gpt2"]()}
     ids = inputs_for(names["backbone"], rows=4)["input_ids"]
     names["batch"] = {"input_ids": ids, "labels": ids}

@@ -13,6 +13,7 @@ from lightning_prefix.backbone.attention import attention_configs, serving
 from lightning_prefix.backbone.checkpointing import Checkpointing
 from lightning_prefix.backbone.fingerprint import fingerprint
 from lightning_prefix.backbone.frozen import FrozenBackbone
+from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.backbone.output import change_output
 from lightning_prefix.backbone.positions import shift_positions
 from lightning_prefix.backbone.probe import probe
@@ -164,14 +165,27 @@ class PrefixedModel(nn.Module):
             self._hooks["output"] = [change_output(self.backbone, self._slot)]
         self.prefixes[name] = prefix.to(next(self.backbone.parameters()).device).train(self.training)
 
-    def load_prefix(self, name: str, directory: str | Path) -> None:
+    def load_prefix(
+        self,
+        name: str,
+        directory: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> None:
         """Put the prefix that `save_pretrained` wrote on the model, under this name.
+
+        Args:
+            name: to be used in `set_prefix` and `prefix_names`.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
 
         Raises:
             InputError: if a file is missing or damaged, the backbone is another one, or the folder also holds
                 parameters of the backbone (a head), which all prefixes would share: that needs `from_pretrained`.
         """
-        stored = files.read(Path(directory))
+        stored = files.read(local_folder(directory, revision, token))
         if stored.backbone_tensors:
             raise InputError(
                 f"{directory} also holds {', '.join(stored.backbone_tensors)} of the backbone, which all prefixes "
@@ -398,20 +412,28 @@ class PrefixedModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, directory: str | Path, backbone: nn.Module | None = None, *, backbone_dropout: bool = False
+        cls,
+        directory: str | Path,
+        backbone: nn.Module | None = None,
+        *,
+        backbone_dropout: bool = False,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> "PrefixedModel":
         """The model that `save_pretrained` wrote.
 
         Args:
-            directory: the folder.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
             backbone: the loaded backbone; when None it is loaded by the id or folder that was recorded.
             backbone_dropout: apply the backbone's own dropout in training.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
 
         Raises:
             InputError: if a file is missing or damaged, or the backbone is another one; the backbone is then as it
                 was, and frozen.
         """
-        stored = files.read(Path(directory))
+        stored = files.read(local_folder(directory, revision, token))
         backbone = stored.load_backbone() if backbone is None else backbone
         stored.check_backbone(backbone)
         model = cls.__new__(cls)

@@ -1,13 +1,11 @@
 """The command `chat`: talk to a trained Dialogue prefix in the terminal."""
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import seed_everything
 
 from lightning_prefix.chat import Chat
-from lightning_prefix.errors import InputError
 from lightning_prefix.predictor import Predictor
 
 _HELP = "Type a message; /reset begins a new conversation, /quit ends."
@@ -24,7 +22,7 @@ def chat(
     """Talk to a trained Dialogue prefix in the terminal; replies appear word by word.
 
     Args:
-        prefix: folder that `fit` or `save_pretrained` wrote.
+        prefix: folder that `fit` or `save_pretrained` wrote, or its id on the Hugging Face hub.
         backbone: hub id or folder of the backbone, where it lies elsewhere now.
         device: where the model runs: cpu, cuda, cuda:1, mps.
         system: system message; the one of the training when null.
@@ -34,10 +32,6 @@ def chat(
     """
     from transformers import TextStreamer
 
-    if not Path(prefix).is_dir():
-        raise InputError(
-            f"--prefix {prefix} is no folder; give the one that `fit` wrote, such as lightning_logs/version_0/prefix."
-        )
     overrides: dict[str, Any] = {} if backbone is None else {"backbone": backbone}
     conversation = Chat(Predictor.from_pretrained(prefix, device=device, **overrides))
     conversation.data.system = system or conversation.data.system

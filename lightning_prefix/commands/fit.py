@@ -152,9 +152,11 @@ class PrefixCLI(LightningCLI):
         checkpoint = self._trained_checkpoint()
         if self.trainer.state.status != TrainerStatus.FINISHED or not checkpoint:
             return
+        stored = read_checkpoint(checkpoint)
+        self.model.on_load_checkpoint(stored)
+        self.model.load_state_dict(stored["state_dict"])
         if self.config.fit.test_after_fit and self.datamodule.has_test:
             self.trainer.test(self.model, self.datamodule, ckpt_path=checkpoint)
-        self.model.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
         folder = Path(os.path.relpath(self.trainer.log_dir or self.trainer.default_root_dir))
         checkpoint = os.path.relpath(checkpoint)
         if not self.trainer.is_global_zero:

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_prefix.data import TextDataModule
+from lightning_prefix.data.collate import join
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.tasks.base import Batch
-from lightning_prefix.tasks.join import join
 from lightning_prefix.tasks.members import Members
 from lightning_prefix.training import MakeTrainer
 

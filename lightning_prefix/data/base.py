@@ -23,7 +23,15 @@ from lightning_prefix.data.loaders import evaluation_loader, train_loader
 from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.resume import ResumableDataLoader
-from lightning_prefix.data.sources import Splits, has_split, load_predict_rows, load_splits, select_split
+from lightning_prefix.data.sources import (
+    Splits,
+    has_split,
+    is_hub_id,
+    load_predict_rows,
+    load_splits,
+    select_split,
+    source_name,
+)
 from lightning_prefix.data.templates import text_columns
 from lightning_prefix.data.tokenize import encode_rows, padding_values, resolve_max_length
 from lightning_prefix.errors import InputError
@@ -282,6 +290,19 @@ class TextDataModule(LightningDataModule, ABC):
         options = {name: getattr(self, name) for name in self.stored}
         options["preprocess"] = asdict(self.preprocess)
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": options}
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data about the source for a model card: `source`, `hub_id`, `rows` of the splits that were read, ..."""
+        name = source_name(self.source)
+        details = [f"subset `{self.subset}`"] * bool(self.subset) + [f"revision `{self.revision}`"] * bool(
+            self.revision
+        )
+        return {
+            "source": ", ".join([name, *details]),
+            "hub_id": self.source if is_hub_id(self.source) else None,
+            "rows": {role: len(rows.unique("row")) for role, rows in self._ready.items() if role != "predict"},
+            "columns": self.read_columns,
+        }
 
     @property
     def example(self) -> list[Any]:

@@ -1,15 +1,18 @@
 """Rows to a batch: a plain dict of tensors, padded at the right to the longest row."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["NO_LABEL", "Collator", "IndexedRows"]
+__all__ = ["NO_LABEL", "Collator", "IndexedRows", "join"]
 
 NO_LABEL = -100
 """A label that the loss leaves out, as everywhere in transformers."""
@@ -77,3 +80,29 @@ class Collator:
         longest = max(len(value) for value in values)
         fill = self.padding.get(key, NO_LABEL if key == "labels" else 0)
         return torch.tensor([[*value, *[fill] * (longest - len(value))] for value in values])
+
+
+def join(batches: Sequence[dict[str, Any]], padding: Mapping[str, int]) -> dict[str, Any]:
+    """One batch of several, padded at the right to the widest.
+
+    Args:
+        batches: with the same keys.
+        padding: key -> number that fills the end of shorter rows; -100 for `labels` and 0 for others.
+
+    Example:
+        >>> join([{"input_ids": torch.tensor([[5, 6]])}, {"input_ids": torch.tensor([[7]])}], {"input_ids": 9})
+        {'input_ids': tensor([[5, 6],
+                [7, 9]])}
+    """
+    joined: dict[str, Any] = {}
+    for name, first in batches[0].items():
+        values = [batch[name] for batch in batches]
+        if not isinstance(first, Tensor):
+            joined[name] = [value for one in values for value in one]
+        elif first.dim() < 2:
+            joined[name] = torch.cat(values)
+        else:
+            width = max(value.shape[1] for value in values)
+            fill = padding.get(name, NO_LABEL if name == "labels" else 0)
+            joined[name] = torch.cat([pad(value, (0, width - value.shape[1]), value=fill) for value in values])
+    return joined

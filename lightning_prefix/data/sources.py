@@ -12,7 +12,7 @@ from lightning_prefix.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Splits", "has_split", "load_predict_rows", "load_splits", "select_split"]
+__all__ = ["Splits", "has_split", "is_hub_id", "load_predict_rows", "load_splits", "select_split", "source_name"]
 
 Splits = dict[str, Any]
 """Name of the split to its `datasets.Dataset`."""
@@ -53,6 +53,24 @@ def load_splits(source: Any, *, subset: str | None = None, revision: str | None 
         if len(rows) == 0:
             raise InputError(f"split {name!r} of the source is empty. Give it at least one row, or leave it out.")
     return splits
+
+
+def is_hub_id(source: Any) -> bool:
+    """Whether a source is looked for on the Hugging Face hub."""
+    if not isinstance(source, str) or is_asset(source) or Path(source).expanduser().exists():
+        return False
+    return not is_path_like(source) and source.count("/") < 2
+
+
+def source_name(source: Any) -> str:
+    """What a source is called in public: files without the folders above them."""
+    if isinstance(source, dict):
+        return ", ".join(f"{split}: {source_name(part)}" for split, part in source.items())
+    if not isinstance(source, str | Path):
+        return "rows given in Python"
+    if is_asset(str(source)) or is_hub_id(source):
+        return f"`{source}`"
+    return f"`{Path(source).name}`"
 
 
 def load_predict_rows(predict: str | list[str], text_column: str) -> "datasets.Dataset":
@@ -119,7 +137,7 @@ def _load_named(name: str, subset: str | None, revision: str | None) -> Splits:
         return _load_folder(path)
     if path.exists():
         return {"train": read_file(path, text_column="text")}
-    if is_path_like(name) or name.count("/") > 1:
+    if not is_hub_id(name):
         raise missing_file(path)
     return _load_hub(name, subset, revision)
 

@@ -72,6 +72,11 @@ class TranslationDataModule(TextGenerationDataModule):
         )
         self.template = template
 
+    def summary(self) -> dict[str, Any]:
+        """As of any data, with the `languages`."""
+        codes = [self.source_language, self.target_language]
+        return {**super().summary(), "languages": [code for code in codes if re.fullmatch("[a-z]{2,3}", code)]}
+
     @property
     def splits(self) -> Splits:
         """The source's splits, with a column for each language."""

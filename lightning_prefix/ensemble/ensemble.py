@@ -1,8 +1,9 @@
 """`Ensemble`: several trained prefixes that answer together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_prefix.backbone import files
+from lightning_prefix.backbone.card import write_card
+from lightning_prefix.backbone.hub import local_folder, push_to_hub
 from lightning_prefix.data import TextDataModule, data_from
 from lightning_prefix.ensemble.alike import check_alike, group_key, reads_alike
+from lightning_prefix.ensemble.card import ensemble_card
 from lightning_prefix.ensemble.folder import read_ensemble, write_ensemble
 from lightning_prefix.ensemble.group import Group
 from lightning_prefix.errors import InputError
@@ -107,21 +111,30 @@ class Ensemble(LightningModule):
         self.eval()
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, **overrides: Any) -> "Ensemble":
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        **overrides: Any,
+    ) -> "Ensemble":
         """The ensemble that `save_pretrained` wrote.
 
         Args:
-            directory: the folder.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
             overrides: arguments of every member's task to replace, such as `backbone` where it lies elsewhere now.
 
         Raises:
             InputError: if the folder is damaged.
         """
-        stored = read_ensemble(Path(directory))
+        stored = read_ensemble(local_folder(directory, revision, token))
         return cls(stored.members, stored.rule, stored.weights, **overrides)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Write one folder with copies of the members that count, which `Predictor`, `test` and `predict` take.
+        """Write one folder with copies of the members that count, and a model card.
 
         Raises:
             InputError: if there is an ensemble already.
@@ -129,6 +142,25 @@ class Ensemble(LightningModule):
         counting = [(m.directory, weight) for m, weight in zip(self.members, self.weights, strict=True) if weight > 0]
         folders, weights = zip(*counting, strict=True)
         write_ensemble(Path(directory), folders, self.rule, weights)
+        write_card(Path(directory), ensemble_card(self, weights, Path(directory)))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Save, and put the folder on the Hugging Face hub.
+
+        Args:
+            repo_id: `user/name`; made when missing.
+            options: `private`, `token`, `revision` and `commit_message` of `lightning_prefix.push_to_hub`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: if the hub refuses.
+        """
+        with TemporaryDirectory() as directory:
+            folder = Path(directory) / repo_id.rpartition("/")[2]
+            self.save_pretrained(folder)
+            return push_to_hub(folder, repo_id, **options)
 
     @property
     def lead(self) -> Any:
@@ -211,11 +243,11 @@ class Ensemble(LightningModule):
         finally:
             self._kept = None
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
         """Results for people, one plain dict per row, as those of the task."""
         if self.rule == "tokens":
-            return cast("list[dict[str, Any]]", self.lead.describe(self._written(batch), batch))
-        return cast("list[dict[str, Any]]", self.lead.describe(self.combine(self.member_scores(batch)), batch))
+            return cast("Sequence[Mapping[str, Any]]", self.lead.describe(self._written(batch), batch))
+        return cast("Sequence[Mapping[str, Any]]", self.lead.describe(self.combine(self.member_scores(batch)), batch))
 
     def _written(self, batch: Batch) -> list[list[str]]:
         own = batch if self._own_reading == 0 else self._encoded(self.readings[0], batch)

@@ -31,12 +31,8 @@ class Group(nn.Module):
         self.members.add_copies(1)
         self.head = self.task.head
 
-    def add(self, stored: StoredPrefix, *, same_outputs: bool = True) -> int:
+    def add(self, stored: StoredPrefix) -> int:
         """One more member; its number.
-
-        Args:
-            stored: its folder.
-            same_outputs: as in `Members.add`.
 
         Raises:
             InputError: if it does not fit the backbone, or its head is of another kind.
@@ -46,8 +42,7 @@ class Group(nn.Module):
         prefix = cast("Prefix", model.prefixes["incoming"])
         model.delete_prefix("incoming")
         values = {f"model.backbone.{name}": tensor for name, tensor in stored.backbone_tensors.items()}
-        values |= {f"head.{name}": tensor for name, tensor in stored.head_tensors.items()}
-        self.members.add(prefix, values, same_outputs=same_outputs)
+        self.members.add(prefix, {**values, **{f"head.{name}": t for name, t in stored.head_tensors.items()}})
         return len(self.members) - 1
 
     def scores(self, batch: Batch, chosen: Sequence[int]) -> list[Any]:

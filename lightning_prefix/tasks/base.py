@@ -3,10 +3,11 @@
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, ClassVar, Literal, cast
 
 import torch
@@ -27,13 +28,16 @@ from lightning_prefix.backbone import (
     max_positions,
 )
 from lightning_prefix.backbone import files as prefix_files
+from lightning_prefix.backbone.card import read_card, write_card
 from lightning_prefix.backbone.fingerprint import check_fingerprint
+from lightning_prefix.backbone.hub import local_folder, push_to_hub
 from lightning_prefix.backbone.load import check_float16
 from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
+from lightning_prefix.tasks.card import model_card
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
 from lightning_prefix.tasks.precision import round_frozen_only
@@ -74,6 +78,10 @@ class PrefixTask(LightningModule, ABC):
     monitor: str
     """The metric that picks the best checkpoint."""
     mode: ClassVar[Literal["min", "max"]] = "max"
+    pipeline_tag: ClassVar[str | None] = None
+    """What the Hugging Face hub calls such a task."""
+    shares: ClassVar[tuple[str, ...]] = ()
+    """Metrics that are the share of rows, each read alone, which are right; their intervals are known."""
 
     def __init__(
         self,
@@ -113,7 +121,10 @@ class PrefixTask(LightningModule, ABC):
         self.head: Head | None = None
         self.without_prefix = False
         """Whether the frozen backbone runs alone, for a comparison; set it before `configure_model`."""
+        self.measured: dict[str, float] = {}
+        """Metrics of the weights as they are, by the names that are logged; empty once training goes on."""
         self._random_state: RandomState | None = None
+        self._card: str | None = None
         self._keep_hyperparameters(inspect.currentframe())
 
     # What a task defines.
@@ -140,8 +151,8 @@ class PrefixTask(LightningModule, ABC):
         """Count one batch of validation or test."""
 
     @abstractmethod
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
-        """Results for people, one plain dict per row."""
+    def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
+        """Results for people, one plain dict per row; see `lightning_prefix.tasks.results`."""
 
     def before_compute(self, metrics: MetricCollection) -> None:
         """Tell the metrics what only this task knows; called before they are computed."""
@@ -185,6 +196,7 @@ class PrefixTask(LightningModule, ABC):
             InputError: if the folder is damaged or does not fit.
         """
         self._build(prefix_files.read(Path(directory)))
+        self._card = read_card(Path(directory))
 
     def _build(self, stored: prefix_files.StoredPrefix | None) -> None:
         self.head = self.make_head()
@@ -237,6 +249,7 @@ class PrefixTask(LightningModule, ABC):
         Raises:
             NotFiniteError: if it is not a finite number.
         """
+        self.measured, self._card = {}, None
         loss = self.loss(self(batch), batch)
         if not torch.isfinite(loss):
             raise NotFiniteError(
@@ -266,6 +279,7 @@ class PrefixTask(LightningModule, ABC):
         """The same numbers on every process, since metrics gather their states."""
         self.before_compute(metrics)
         values = {f"{name}/loss": mean_loss.compute(), **metrics.compute()}
+        self.measured |= {key: float(value) for key, value in values.items()}
         self.log_dict(values, prog_bar=name == "val", sync_dist=True)
         mean_loss.reset()
         metrics.reset()
@@ -323,6 +337,7 @@ class PrefixTask(LightningModule, ABC):
             "backbone": self.backbone_name,
             "revision": self.backbone_options.revision,
             "fingerprint": self.model.fingerprint(),
+            "metrics": dict(self.measured),
         }
         checkpoint["random_state"] = random_state(self.device)
         start = checkpoint["hyper_parameters"]["prefix"]["init_args"]
@@ -341,6 +356,7 @@ class PrefixTask(LightningModule, ABC):
         record = checkpoint[checkpoints.KEY]
         origin = f"the checkpoint was trained on {record['backbone']!r}"
         check_fingerprint(record["fingerprint"], self.model.fingerprint(), origin, self.backbone_name)
+        self.measured = dict(record.get("metrics", {}))
         self._random_state = checkpoint["random_state"]
 
     def on_fit_start(self) -> None:
@@ -354,33 +370,65 @@ class PrefixTask(LightningModule, ABC):
             self._random_state = None
 
     def save_pretrained(self, directory: str | Path, data: dict[str, Any] | None = None) -> None:
-        """Write the prefix (flattened), the head and what a `Predictor` needs; kilobytes.
+        """Write the prefix (flattened), the head, what a `Predictor` needs, and a model card; kilobytes.
+
+        The card says what is known of the run: metrics, data, options, versions. Of a task that was loaded from a
+        folder and not trained since, it is that folder's.
 
         Args:
-            directory: made when missing.
-            data: plain data about the texts (`template`, `max_length`) for the `Predictor`.
+            directory: made when missing; a `README.md` that a person has written or changed stays as it is.
+            data: plain data about the texts for the `Predictor`, as `TextDataModule.description` returns it.
         """
         if self.model is None or self.head is None:
             raise InputError("the task has no weights yet; fit it or load a checkpoint before saving.")
         task = {"hyper_parameters": dict(self.hparams), "data": data or {}}
         self.model.save_pretrained(directory, head=self.head.state_dict(), task=task)
+        write_card(Path(directory), self._card or model_card(self, task["data"], Path(directory)))
+
+    def push_to_hub(self, repo_id: str, data: dict[str, Any] | None = None, **options: Any) -> str:
+        """Save, and put the folder on the Hugging Face hub.
+
+        Args:
+            repo_id: `user/name`; made when missing.
+            data: as in `save_pretrained`.
+            options: `private`, `token`, `revision` and `commit_message` of `lightning_prefix.push_to_hub`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: if the task has no weights, or the hub refuses.
+        """
+        with TemporaryDirectory() as directory:
+            folder = Path(directory) / repo_id.rpartition("/")[2]
+            self.save_pretrained(folder, data)
+            return push_to_hub(folder, repo_id, **options)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, **overrides: Any) -> "PrefixTask":
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        **overrides: Any,
+    ) -> "PrefixTask":
         """The task that `save_pretrained` wrote, with weights, in eval mode.
 
         Args:
-            directory: the folder.
+            directory: the folder, or the id of a repository on the Hugging Face hub, `user/name`.
+            revision: branch, tag or commit of the repository.
+            token: for a private one; the one of `hf auth login` or `HF_TOKEN` when None.
             overrides: arguments to replace, such as `backbone` where it lies elsewhere now.
 
         Raises:
-            InputError: if the folder is damaged or holds no task.
+            InputError: if there is no such folder, or it is damaged or holds no task.
         """
-        return cls.load_folder(directory, **overrides)[0]
+        return cls.load_folder(local_folder(directory, revision, token), **overrides)[0]
 
     @classmethod
     def load_folder(cls, directory: str | Path, **overrides: Any) -> tuple["PrefixTask", dict[str, Any]]:
-        """As `from_pretrained`, with what was stored about the data."""
+        """As `from_pretrained` of a folder, with what was stored about the data."""
         description = stored_task(directory)
         arguments = description["hyper_parameters"]
         task = task_from(cls, arguments, overrides, lambda task: task.configure_from(directory), directory)

@@ -116,6 +116,9 @@ def _is_record(record: Any) -> bool:
     fingerprint = record.get("fingerprint") if isinstance(record, dict) else None
     if not isinstance(fingerprint, dict) or not isinstance(fingerprint.get("sample"), list):
         return False
+    metrics = record.get("metrics", {})
+    if not isinstance(metrics, dict) or not all(isinstance(value, float) for value in metrics.values()):
+        return False
     texts = record.get("backbone"), fingerprint.get("model_type"), fingerprint.get("shapes")
     return (
         isinstance(record.get("format"), int)

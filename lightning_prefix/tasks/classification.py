@@ -1,7 +1,7 @@
 """`TextClassification`: one class of several, or any number of labels, per text or pair of texts."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, HeadKind, make_head
 from lightning_prefix.tasks.labels import labels_of
+from lightning_prefix.tasks.results import Classified
 from lightning_prefix.tasks.scoring import TIE, ScoringTask
 
 _TINY = 1e-7
@@ -49,6 +50,9 @@ class TextClassification(ScoringTask):
         >>> task.monitor
         'val/accuracy'
     """
+
+    pipeline_tag: ClassVar[str | None] = "text-classification"
+    shares: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
     def __init__(
         self,
@@ -174,11 +178,11 @@ class TextClassification(ScoringTask):
         """Count one batch."""
         metrics.update(scores.sigmoid() if self.multi_label else scores, batch["labels"].long())
 
-    def describe(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
+    def describe(self, scores: Tensor, batch: Batch) -> list[Classified]:
         """`label` (a list of them for multi-label) and `probabilities` by label name."""
         names = self._label_names()
         probabilities = scores.sigmoid() if self.multi_label else scores.softmax(1)
-        results = []
+        results: list[Classified] = []
         for row in probabilities.tolist():
             by_name = dict(zip(names, row, strict=True))
             if self.multi_label:

@@ -14,6 +14,7 @@ from lightning_prefix.metrics import SpanScore, exact_match, token_f1
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, SpanHead, TokenHead
+from lightning_prefix.tasks.results import FoundAnswer, FoundSpan
 from lightning_prefix.tasks.scoring import ScoringTask
 from lightning_prefix.tasks.spans import Span, SpanScores, best_spans, combine_spans, null_scores, span_loss
 
@@ -48,6 +49,7 @@ class ExtractiveQA(ScoringTask):
     """
 
     monitor = "val/f1"
+    pipeline_tag: ClassVar[str | None] = "question-answering"
     rules: ClassVar[tuple[str, ...]] = ("mean", "vote")
 
     def __init__(
@@ -144,21 +146,15 @@ class ExtractiveQA(ScoringTask):
         matches, f1, answerable = (torch.tensor(column, device=self.device) for column in zip(*results, strict=True))
         metrics.update(matches, f1, scores.margins().to(self.device), answerable)
 
-    def describe(self, scores: SpanScores, batch: Batch) -> list[dict[str, Any]]:
-        """The answer of each example.
-
-        Returns:
-            `answer` (empty for "no answer"), `score` (its share of the probability of the `n_best` spans and, where it
-            is allowed, of "no answer"), `start` and `end` (characters of the context; None without an answer), and
-            `n_best`, up to five of the most probable such answers.
-        """
+    def describe(self, scores: SpanScores, batch: Batch) -> list[FoundAnswer]:
+        """The answer of each example."""
         is_none = (scores.margins() > self.no_answer_threshold).tolist()
         rows = zip(scores.spans, scores.null.tolist(), is_none, batch["context"], strict=True)
         return [self._described(*row) for row in rows]
 
-    def _described(self, spans: list[Span], null: float, is_none: bool, context: str) -> dict[str, Any]:
+    def _described(self, spans: list[Span], null: float, is_none: bool, context: str) -> FoundAnswer:
         scores = torch.tensor([span.score for span in spans] + ([null] if self.no_answer else []))
-        found: list[dict[str, Any]] = [
+        found: list[FoundSpan] = [
             {"answer": context[span.start : span.end], "score": score, "start": span.start, "end": span.end}
             for span, score in zip(spans, scores.softmax(0).tolist(), strict=False)
         ]

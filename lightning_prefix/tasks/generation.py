@@ -20,6 +20,7 @@ from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch, PrefixTask
 from lightning_prefix.tasks.heads import Head, LanguageModelHead
 from lightning_prefix.tasks.rerank import minimum_bayes_risk
+from lightning_prefix.tasks.results import Written
 
 MetricName = Literal["bleu", "chrf", "rouge", "exact_match", "f1", "distinct_1", "distinct_2"]
 
@@ -61,6 +62,7 @@ class TextGeneration(PrefixTask):
 
     monitor: ClassVar[str] = "val/loss"  # type: ignore[misc]
     mode: ClassVar[Literal["min", "max"]] = "min"
+    pipeline_tag: ClassVar[str | None] = "text-generation"
     rules: ClassVar[tuple[str, ...]] = ("tokens", "rerank")
     """How members of an ensemble write: token by token together, or each its own, of which one is chosen."""
     default_metrics: ClassVar[Sequence[MetricName]] = ("bleu", "rouge")
@@ -180,7 +182,7 @@ class TextGeneration(PrefixTask):
             metrics.update([candidates[0] for candidates in texts], references)
             self._keep_samples(batch, chosen, texts, references)
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def answers(self, batch: Batch) -> list[Written]:
         """What the model writes, described."""
         return self.describe(self.write(batch), batch)
 
@@ -200,12 +202,13 @@ class TextGeneration(PrefixTask):
         """Count the best texts of one batch."""
         metrics.update([candidates[0] for candidates in scores], batch["references"])
 
-    def describe(self, scores: list[list[str]], batch: Batch) -> list[dict[str, Any]]:
-        """`generated_text`, and where there are several `candidates`, best first."""
-        return [
-            {"generated_text": candidates[0], **({"candidates": candidates} if len(candidates) > 1 else {})}
-            for candidates in scores
-        ]
+    def describe(self, scores: list[list[str]], batch: Batch) -> list[Written]:
+        """The best text of each row, and all where there are several."""
+        results: list[Written] = [{"generated_text": candidates[0]} for candidates in scores]
+        for result, candidates in zip(results, scores, strict=True):
+            if len(candidates) > 1:
+                result["candidates"] = candidates
+        return results
 
     def write(self, batch: Batch, **options: Any) -> list[list[str]]:
         """What the model writes for each row, best first.
@@ -265,6 +268,7 @@ class TextGeneration(PrefixTask):
 
     def _log_metrics(self, name: str, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         perplexity = mean_loss.compute().exp()
+        self.measured[f"{name}/perplexity"] = float(perplexity)
         self.log(f"{name}/perplexity", perplexity, prog_bar=False, sync_dist=True)
         if name == "val" and not self.decoded_rows:
             metrics = MetricCollection({})

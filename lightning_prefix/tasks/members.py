@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import pad
 
 from lightning_prefix.backbone import PrefixedModel
 from lightning_prefix.errors import InputError
@@ -60,23 +59,20 @@ class Members(nn.Module):
     def __len__(self) -> int:
         return len(self.names)
 
-    def add(self, prefix: Prefix, values: Mapping[str, Tensor], *, same_outputs: bool = True) -> None:
+    def add(self, prefix: Prefix, values: Mapping[str, Tensor]) -> None:
         """One more member.
 
         Args:
             prefix: of this backbone.
             values: the other trained tensors, by their names in the task.
-            same_outputs: whether heads must have the same number of outputs; else those that have fewer get zeros
-                behind them.
 
         Raises:
             InputError: if these are others than the task's, or have other shapes.
         """
         own = self.task.state_dict()
         for name in sorted({*self.head_names, *values}):
-            first = 0 if same_outputs else 1
-            here = tuple(own[name].shape)[first:] if name in self.head_names else "nothing"
-            there = tuple(values[name].shape)[first:] if name in values else "nothing"
+            here = tuple(own[name].shape) if name in self.head_names else "nothing"
+            there = tuple(values[name].shape) if name in values else "nothing"
             if here != there:
                 raise InputError(
                     f"member {len(self)} has {there} for {name}, the first one {here}; members on one backbone must "
@@ -147,8 +143,7 @@ class Members(nn.Module):
                 ]
             finally:
                 self._counts = counts
-            widest = max(result.shape[-1] for result in results)
-            return torch.cat([pad(result, (0, widest - result.shape[-1])) for result in results])
+            return torch.cat(results)
 
         return hook
 

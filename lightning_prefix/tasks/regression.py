@@ -11,6 +11,7 @@ from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, Sp
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, make_head
+from lightning_prefix.tasks.results import Rated
 from lightning_prefix.tasks.scoring import ScoringTask
 
 _ROUNDING = 1e-5  # of weights that add up
@@ -35,6 +36,7 @@ class TextRegression(ScoringTask):
     """
 
     monitor: ClassVar[str] = "val/pearson"  # type: ignore[misc]
+    pipeline_tag: ClassVar[str | None] = "text-classification"
     rules: ClassVar[tuple[str, ...]] = ("mean", "median")
 
     def __init__(
@@ -88,6 +90,6 @@ class TextRegression(ScoringTask):
         """Count one batch."""
         metrics.update(scores.squeeze(1), batch["labels"])
 
-    def describe(self, scores: Tensor, batch: Batch) -> list[dict[str, Any]]:
+    def describe(self, scores: Tensor, batch: Batch) -> list[Rated]:
         """`value` of each row."""
         return [{"value": value} for value in scores.squeeze(1).tolist()]

@@ -60,8 +60,8 @@ class ScoringTask(PrefixTask):
         """Count one batch."""
 
     @abstractmethod
-    def describe(self, scores: Any, batch: Batch) -> list[dict[str, Any]]:
-        """Results for people, one plain dict per row."""
+    def describe(self, scores: Any, batch: Batch) -> Sequence[Mapping[str, Any]]:
+        """Results for people, one plain dict per row; see `lightning_prefix.tasks.results`."""
 
     def evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
         """Count one batch."""
@@ -69,6 +69,6 @@ class ScoringTask(PrefixTask):
         mean_loss.update(self.loss(outputs, batch), weight=self.loss_weight(outputs, batch))
         self.update_metrics(metrics, self.scores(outputs, batch), batch)
 
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+    def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
         """The scores, described."""
         return self.describe(self.scores(self.outputs(batch), batch), batch)

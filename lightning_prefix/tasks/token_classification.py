@@ -16,6 +16,7 @@ from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import NO_LABEL, Head, OwnHead, TokenHead
 from lightning_prefix.tasks.labels import labels_of
+from lightning_prefix.tasks.results import Entity, Tagged
 from lightning_prefix.tasks.scoring import TIE, ScoringTask
 
 _ENTITY_TAG = re.compile(r"O$|[BIESLU](-|$)")
@@ -44,6 +45,7 @@ class TokenClassification(ScoringTask):
         'val/f1'
     """
 
+    pipeline_tag: ClassVar[str | None] = "token-classification"
     monitor: ClassVar[str] = "val/f1"  # type: ignore[misc]
 
     def __init__(
@@ -117,12 +119,8 @@ class TokenClassification(ScoringTask):
         references = [[_as_entity_tag(tag) for tag in tags] for tags in batch["tags"]]
         metrics.update(predictions, references)
 
-    def describe(self, scores: list[Tensor], batch: Batch) -> list[dict[str, Any]]:
-        """`tags` of the words, None where `max_length` cut them off, and `entities`.
-
-        An entity has its `text` (words with blanks between them), `type`, `start` and `end`: word numbers from 0, the
-        end excluded.
-        """
+    def describe(self, scores: list[Tensor], batch: Batch) -> list[Tagged]:
+        """Tags and entities of each row."""
         return [
             {"tags": tags, "entities": _described(words, tags)}
             for words, tags in zip(batch["words"], self._tags(scores), strict=True)
@@ -166,7 +164,7 @@ def _as_entity_tag(tag: str) -> str:
     return tag if _ENTITY_TAG.match(tag) else f"I-{tag}"
 
 
-def _described(words: list[str], tags: list[str | None]) -> list[dict[str, Any]]:
+def _described(words: list[str], tags: list[str | None]) -> list[Entity]:
     found = entities([_as_entity_tag(tag or "O") for tag in tags])
     return [
         {"text": " ".join(words[start : last + 1]), "type": kind, "start": start, "end": last + 1}

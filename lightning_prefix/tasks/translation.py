@@ -20,6 +20,7 @@ class Translation(TextGeneration):
         ['bleu', 'chrf']
     """
 
+    pipeline_tag: ClassVar[str | None] = "translation"
     default_metrics: ClassVar[Sequence[MetricName]] = ("bleu", "chrf")
 
     def instruction(self) -> str:
