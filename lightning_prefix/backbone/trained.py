@@ -52,7 +52,7 @@ def _round_as_the_rest(backbone: nn.Module) -> None:
 
 
 def _cast_inputs(module: nn.Module, args: Any, kwargs: Any) -> Any:
-    dtype = next(p.dtype for p in module.parameters(recurse=False) if p.requires_grad)
+    dtype = next(module.parameters(recurse=False)).dtype  # all of them are float32, or what a caller put in their place
     return tree_map(partial(_cast, dtype), (args, kwargs))
 
 
