@@ -27,7 +27,8 @@ from lightning_prefix.tasks.checkpoint import read_checkpoint
 _EPILOG = (
     "Also: `cross-validate` trains and tests on folds of the rows; "
     "`assets` lists and fetches small backbones and data sets that need no hub; `chat --prefix DIR` talks to a "
-    "trained Dialogue prefix; `export --prefix DIR --format peft|cache` writes it for other programs. Help on one class: "
+    "trained Dialogue prefix; `export --prefix DIR --format peft|cache` writes it for other programs. "
+    "Help on one class: "
     "`fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
     "A complete YAML: `fit --config FILE --print_config`."
 )
