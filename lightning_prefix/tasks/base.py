@@ -28,7 +28,7 @@ from lightning_prefix.backbone import (
     max_positions,
 )
 from lightning_prefix.backbone import files as prefix_files
-from lightning_prefix.backbone.card import read_card, write_card
+from lightning_prefix.backbone.card import name_card, read_card, write_card
 from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.backbone.hub import local_folder, push_to_hub
 from lightning_prefix.backbone.load import check_float16
@@ -384,6 +384,7 @@ class PrefixTask(LightningModule, ABC):
         task = {"hyper_parameters": dict(self.hparams), "data": data or {}}
         self.model.save_pretrained(directory, head=self.head.state_dict(), task=task)
         write_card(Path(directory), self._card or model_card(self, task["data"], Path(directory)))
+        name_card(Path(directory), Path(directory).as_posix())
 
     def push_to_hub(self, repo_id: str, data: dict[str, Any] | None = None, **options: Any) -> str:
         """Save, and put the folder on the Hugging Face hub.

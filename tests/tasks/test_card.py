@@ -116,7 +116,9 @@ def test_a_task_that_was_loaded_keeps_its_card_until_it_is_trained(fit, reviews,
     written = (folder / "README.md").read_text()
     task, description = lp.PrefixTask.load_folder(folder)
     task.save_pretrained(tmp_path / "copy", description)
-    assert (tmp_path / "copy" / "README.md").read_text() == written
+    copied = (tmp_path / "copy" / "README.md").read_text().splitlines()[:-1]
+    renamed = re.sub(r"(from_pretrained\().*\)", rf'\1"{tmp_path.as_posix()}/copy")', written)
+    assert copied == renamed.splitlines()[:-1]  # all but the hash in the last line
     data = lp.TextClassificationDataModule(reviews)
     trainer = lightning.Trainer(
         max_steps=1, limit_val_batches=0, logger=False, enable_checkpointing=False, default_root_dir=tmp_path
