@@ -38,7 +38,8 @@ def table_of(card: ModelCard) -> dict[tuple[str, str], tuple[str, str]]:
     return {(split, metric): (value, interval) for split, metric, value, interval in rows if split != "split"}
 
 
-def test_fit_writes_what_it_did_and_measured(fit, bert_folder):
+def test_fit_writes_what_it_did_and_measured(fit, bert_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cli = fit("--seed_everything=7", "--data.batch_size=16", "--model.learning_rate=0.05")
     card, folder = card_of(cli)
     assert card.data.to_dict() == {
