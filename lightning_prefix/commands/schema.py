@@ -1,6 +1,8 @@
 """The command `schema`: write the JSON Schema of the YAML that `fit --config` takes, for editors."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -81,8 +83,19 @@ def config_schema() -> dict[str, Any]:
     """The schema: jsonargparse's, with short class names, and without demands on what another YAML may give.
 
     A class is a condition on its name instead of one of many alternatives, so that a wrong option is reported as that.
-    It is of draft 7, which editors know best.
+    It is of draft 7, which editors know best. A process of its own makes it: here training, a notebook or a test may
+    have defined further classes, of which some cannot be imported.
     """
+    code = f"import json; from {__name__} import make_schema; print(json.dumps(make_schema()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:  # such a process does not find the package
+        return make_schema()
+    schema: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return schema
+
+
+def make_schema() -> dict[str, Any]:
+    """As `config_schema`, of all classes that are defined in this process."""
     made = json.loads(_SchemaCLI().parser.get_completion_script("jsonschema"))
     definitions = made.pop("$defs")
     in_lists = _references_in_lists([made, *definitions.values()])
