@@ -41,6 +41,7 @@ from lightning_prefix.prefix import (
     average_prefixes,
     concatenate_prefixes,
 )
+from lightning_prefix.strategy import ShardedBackboneStrategy
 from lightning_prefix.tasks import (
     Dialogue,
     ExtractiveQA,
@@ -95,6 +96,7 @@ __all__ = [
     "PromptPrefix",
     "PromptPrefixConfig",
     "Rated",
+    "ShardedBackboneStrategy",
     "Tagged",
     "TextClassification",
     "TextClassificationDataModule",

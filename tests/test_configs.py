@@ -72,7 +72,16 @@ def run_all(path: Path, backbone: str, folder: Path, *more: str) -> None:
     args += ["--data.max_length", "32", "--data.subset", "null", "--data.revision", "null"]
     for split in ("train", "validation", "test"):
         args += [f"--data.{split}_split", split]
-    args += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
+    args += [
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        "1",
+        "--trainer.num_nodes",
+        "1",
+        "--trainer.strategy",
+        "auto",
+    ]
     args += ["--trainer.enable_progress_bar", "false", "--trainer.val_check_interval", "null"]
     if "generation" in config["model"]["init_args"] or "decoded_rows" in config["model"]["init_args"]:
         args += ["--model.generation.max_new_tokens", "3"]

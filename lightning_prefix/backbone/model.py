@@ -18,6 +18,7 @@ from lightning_prefix.backbone.output import change_output
 from lightning_prefix.backbone.positions import shift_positions
 from lightning_prefix.backbone.probe import probe
 from lightning_prefix.backbone.served import NOTHING, Served, gather
+from lightning_prefix.backbone.sharding import ShardedLayers
 from lightning_prefix.backbone.sites import find_sites, leave_sites
 from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.backbone.trained import train_in_float32, unrounded_parameters
@@ -91,6 +92,9 @@ class PrefixedModel(nn.Module):
         self._is_disabled = False
         self.is_measured = False
         """Whether something looks at all layers, so that none may be left out."""
+        self.sharded: ShardedLayers | None = None
+        """The layers, once `shard` has spread them over processes."""
+        self._fingerprint: dict[str, Any] | None = None
         self._rows: PrefixNames | None = None
         self._hooks: dict[str, list[Callable[[], None]]] = {}
         named = dict(backbone.named_parameters())
@@ -275,6 +279,25 @@ class PrefixedModel(nn.Module):
         """
         self._run = torch.compile(self._run, **{"dynamic": True, **options})  # type: ignore[method-assign]
 
+    def shard(self, device: torch.device) -> None:
+        """Spread the frozen layers over all processes of `torch.distributed`; once. See `ShardedLayers`.
+
+        Args:
+            device: of this process.
+
+        Raises:
+            InputError: if the backbone cannot be spread, or is compiled.
+        """
+        if self.sharded is not None:
+            return
+        if "_run" in vars(self):
+            raise InputError(
+                "backbone_options.compile is given, and sharded layers are not compiled; leave one of the two out."
+            )
+        self._fingerprint = self.fingerprint()
+        modules = [calls.module for calls in self._slot.modules]
+        self.sharded = ShardedLayers(self.backbone, modules, device)
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles are not compiled."""
         return {name: value for name, value in vars(self).items() if name != "_run"}
@@ -372,7 +395,7 @@ class PrefixedModel(nn.Module):
 
     def fingerprint(self) -> dict[str, Any]:
         """Plain data that recognises the backbone; see `lightning_prefix.backbone.fingerprint`."""
-        return fingerprint(self.backbone, self.trained)
+        return self._fingerprint or fingerprint(self.backbone, self.trained)
 
     def save_pretrained(
         self,

@@ -34,6 +34,7 @@ from lightning_prefix.backbone.hub import local_folder, push_to_hub
 from lightning_prefix.backbone.load import check_float16
 from lightning_prefix.errors import InputError, NotFiniteError
 from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.strategy import check_strategy
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
@@ -173,8 +174,9 @@ class PrefixTask(LightningModule, ABC):
         """Fit the trainer's precision to a frozen backbone.
 
         Raises:
-            InputError: for float16 where the backbone overflows in it.
+            InputError: for float16 where the backbone overflows in it, and for strategies that would train wrongly.
         """
+        check_strategy(self.trainer.strategy)
         round_frozen_only(self.trainer)
         if self.trainer.precision in ("16-mixed", "16-true"):
             model_type = load_config(self.backbone_name, self.backbone_options).model_type
@@ -221,6 +223,9 @@ class PrefixTask(LightningModule, ABC):
             self.model.compile()
         if self.without_prefix:
             self.model.set_prefix(None)
+        names = {name for name, _ in (*self.named_parameters(), *self.named_buffers())}
+        # what DDP sends to other processes neither at the start nor at each step: all have read the same file
+        self._ddp_params_and_buffers_to_ignore = sorted(names - checkpoints.trained_names(self))
         self._make_metrics()
         self._check_length()
 
