@@ -73,7 +73,7 @@ TEXT = "the good film : a bad plot"
 ROWS = [{"question": TEXT[: 3 + row % 9], "context": TEXT[row % 8 :], "answers": "bad"} for row in range(17)]
 
 
-@pytest.mark.parametrize("task", ["GenerativeQA", "ExtractiveQA"])
+@pytest.mark.parametrize("task", ["GenerativeQA", pytest.param("ExtractiveQA", marks=pytest.mark.slow)])
 def test_questions_answered_by_two_processes(task, gpt2_folder, tmp_path, monkeypatch):
     """Texts that are written, and examples of several windows: every row counts once, wherever it is read."""
     monkeypatch.chdir(tmp_path)
@@ -109,17 +109,3 @@ def test_questions_answered_by_two_processes(task, gpt2_folder, tmp_path, monkey
     answer = {"GenerativeQA": "generated_text", "ExtractiveQA": "answer"}[task]
     assert [(line["index"], line[answer]) for line in found] == [(line["index"], line[answer]) for line in expected]
     assert len(expected) == len(ROWS)
-
-
-def test_two_processes_train_together(trained, tmp_path):
-    args = [
-        *trained[:2],
-        "--trainer.devices",
-        "2",
-        "--trainer.strategy",
-        "ddp",
-        "--checkpoint.dirpath",
-        "ddp",
-    ]
-    run("fit", tmp_path, tmp_path / "cache", *args)
-    assert (tmp_path / "ddp" / "best.ckpt").exists()
