@@ -78,6 +78,6 @@ def check_packing(backbone: nn.Module, slot: StateSlot) -> None:
     if not difference <= allowed:
         raise InputError(
             f"{name} mixes texts that share a row: a text of {second} tokens after another one differs by "
-            f"{difference:.1e} of the norm of its hidden states from the same text alone, as layers without softmax "
-            f"attention (recurrent or linear ones) do. {advice}"
+            f"{difference:.1e} of the norm of its hidden states from the same text alone. So do encoders, and layers "
+            f"without softmax attention (recurrent or linear ones). {advice}"
         )
