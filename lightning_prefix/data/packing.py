@@ -18,8 +18,6 @@ __all__ = ["PackedBatchSampler", "PackedRows", "PackingCollator"]
 
 _POOL = 50 * 32
 """Examples among which those are looked for that fill a row; more would be less random."""
-_SPARE = 0.02
-"""Share of rows more than the first epoch needs: all epochs have the same number of batches."""
 _TRIES = 20
 
 
@@ -125,7 +123,8 @@ class PackedBatchSampler(ResumableSampler):
                 f"longest {longest} tokens; use packed_length >= {longest}, or a smaller max_length."
             )
         self.example_lengths = lengths
-        rows = int(len(self._pack(0, 0)) * (1 + _SPARE))
+        # other pools may need a row more, and all epochs must have the same number of batches
+        rows = len(self._pack(0, 0)) + (len(lengths) - 1) // _POOL
         self.count = -(-rows // (batch_size * ranks)) * ranks
         self.rows = max(rows, self.count)
 

@@ -58,6 +58,18 @@ def test_next_to_nothing_is_padded_and_epochs_differ():
     assert rows_of(epochs(loader(seed=1))[1]) != rows_of(second)
 
 
+def test_many_examples_are_packed_in_pools():
+    lengths = [1 + 7919 * row % 53 for row in range(5000)]
+    sampler = loader(lengths, batch_size=7).sampler
+    for epoch in range(3):
+        batches = sampler.batches(epoch)
+        assert len(batches) == len(sampler)
+        rows = [row for batch in batches for row in batch]
+        assert sorted(example for row in rows for example in row) == list(range(5000))
+        assert len(rows) < 1.01 * sum(lengths) / 60
+        assert max(sum(lengths[example] for example in row) for row in rows) <= 60
+
+
 def test_a_row_is_as_long_as_the_longest_example_by_default():
     batches = loader(packed_length=None)
     assert max(batch["input_ids"].shape[1] for batch in batches) == max(LENGTHS)
