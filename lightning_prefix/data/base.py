@@ -15,6 +15,8 @@ from lightning_prefix.data.checks import (
     check_fraction,
     check_label_is_no_text,
     check_labelled,
+    check_overfitting,
+    check_packing,
     is_unlabelled,
 )
 from lightning_prefix.data.collate import Collator
@@ -144,7 +146,7 @@ class TextDataModule(LightningDataModule, ABC):
         check_at_least("num_workers", num_workers, 0)
         check_at_least("max_length", 8 if max_length is None else max_length, 8)
         check_fraction("validation_fraction", validation_fraction)
-        self._check_packing(packing, packed_length, max_batch_tokens)
+        check_packing(type(self).__name__, self.can_pack, packing, packed_length, max_batch_tokens)
         self.source, self.subset, self.revision = source, subset, revision
         self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
         self.predict, self.template, self.tokenizer = predict, template, tokenizer
@@ -173,21 +175,6 @@ class TextDataModule(LightningDataModule, ABC):
         self._has_cut = False
         self._cuts_validation = True
         self._kept_labels: tuple[str, ...] | None = None
-
-    def _check_packing(self, packing: bool, packed_length: int | None, max_batch_tokens: int | None) -> None:
-        if packing and not self.can_pack:
-            raise InputError(
-                f"packing is given, but {type(self).__name__} reads one example a row. Leave it out; group_by_length "
-                "and max_batch_tokens save padding."
-            )
-        if packing and max_batch_tokens is not None:
-            raise InputError(
-                f"packing and max_batch_tokens {max_batch_tokens} are given; packed batches have batch_size rows of "
-                "packed_length tokens. Leave max_batch_tokens out."
-            )
-        if packed_length is not None and not packing:
-            raise InputError(f"packed_length {packed_length} is given without packing; set packing=True.")
-        check_at_least("packed_length", 1 if packed_length is None else packed_length, 1)
 
     @property
     def reserved(self) -> int:
@@ -414,6 +401,7 @@ class TextDataModule(LightningDataModule, ABC):
         """Batches to train on, in an order that a checkpoint can take up again."""
         rows, options = self._rows("train", "fit"), self._loader_options()
         options |= {"batch_size": self.batch_size, "seed": self.seed}
+        check_overfitting(self.trainer, self.packing, self.max_batch_tokens)
         if self.packing:
             options["collate"] = PackingCollator(options["collate"].padding)
             self._train_loader = packed_loader(rows, packed_length=self.packed_length, **options)

@@ -170,3 +170,12 @@ def test_a_resumed_run_sees_what_is_left(num_workers, save_at, tmp_path):
     whole = fit(Recorder(save_at, tmp_path / "there.ckpt"))
     assert len(whole) > save_at + 1
     assert fit(Recorder(), tmp_path / "there.ckpt") == whole[save_at:]
+
+
+@pytest.mark.parametrize(("option", "value"), [("packing", True), ("max_batch_tokens", 40)])
+def test_overfitting_is_refused(option, value, tokenizer, tmp_path):
+    rows = [{"text": "the film", "target": "good"}] * 9
+    data = lp.TextGenerationDataModule(rows, tokenizer=tokenizer, is_encoder_decoder=False, **{option: value})
+    trainer = Trainer(accelerator="cpu", overfit_batches=2, logger=False, default_root_dir=tmp_path, max_epochs=1)
+    with pytest.raises(lp.InputError, match=rf"overfit_batches 2 is given with {option}; .* Leave one of the two out"):
+        trainer.fit(Recorder(), datamodule=data)
