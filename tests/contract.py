@@ -657,6 +657,31 @@ def mixed_generation(case: Case) -> None:
         close(together.sequences_scores[2 * row : 2 * row + 2], alone.sequences_scores, 1e-4)
 
 
+def packing(case: Case) -> None:
+    """Several texts in a row, together longer than the model's positions, give what they give alone; gradients too."""
+    need(case.kind, "decoder")
+    model = case.own()
+    generator = torch.Generator().manual_seed(1)
+    lengths = [(29, 1, 37, 13), (40, 11)]
+    texts = [[torch.randint(5, VOCABULARY, (length,), generator=generator) for length in row] for row in lengths]
+    ids = nn.utils.rnn.pad_sequence([torch.cat(row) for row in texts], True, pad_token(model))
+    numbers = [torch.arange(1, len(row) + 1).repeat_interleave(torch.tensor(row)) for row in lengths]
+    try:
+        output = by_token(model, input_ids=ids, sequence_ids=nn.utils.rnn.pad_sequence(numbers, True))
+    except lp.InputError as error:
+        if "mixes texts" not in str(error):
+            raise
+        raise NotApplicableError("the layers without softmax attention mix texts of a row, which is refused") from error
+    together = torch.cat([row[: len(own)] for row, own in zip(output, numbers, strict=True)])
+    alone = torch.cat([by_token(model, input_ids=text[None])[0] for row in texts for text in row])
+    close(together, alone)
+    weights = torch.randn(alone.shape, generator=generator)
+    parameters = [parameter for _, parameter in case.trained(model)]
+    ours, theirs = (torch.autograd.grad((states * weights).sum(), parameters) for states in (together, alone))
+    for one, other in zip(ours, theirs, strict=True):
+        close(one, other, 1e-4)
+
+
 def no_graph_below(case: Case) -> None:
     """Layers below the first prefix layer run without building a graph."""
     backbone = make(case.family)
@@ -715,6 +740,7 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
     "files": files,
     "mixed rows": mixed_rows,
     "mixed beams": mixed_generation,
+    "packing": packing,
     "no graph below": no_graph_below,
     "oracle": oracle,
 }
@@ -729,6 +755,7 @@ WITHOUT_CONTROL = (
         "files",
         "closed gate",
         "mixed rows",
+        "packing",
         "no graph below",
         "oracle",
     ),

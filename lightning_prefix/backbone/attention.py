@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from lightning_prefix.backbone.apart import additive_mask, attend_apart, is_apart_faster
+from lightning_prefix.backbone.packing import is_packed, kept_apart
 from lightning_prefix.backbone.served import Served
 from lightning_prefix.backbone.slot import StateSlot, calls_of
 from lightning_prefix.errors import InputError
@@ -71,7 +72,7 @@ def serving(slot: StateSlot, served: Served, counts: Sequence[int] | None = None
         served: the states.
         counts: how often each module was called before; never when None.
     """
-    if not served.is_anything:
+    if not (served.is_anything or is_packed()):
         yield
         return
     name, attend = (_PREFIX_NAME, attend_with_prefix) if slot.shares is None else (_SHARES_NAME, _record_share)
@@ -317,6 +318,8 @@ def _make_mask(
     inner: Callable[..., Tensor | None], *, q_length: int, allow_is_causal_skip: bool = True, **kwargs: Any
 ) -> Tensor | None:
     """The model's own mask, never left out for a causal kernel, which would not know of the prefix's columns."""
+    if is_packed():
+        kwargs["mask_function"] = kept_apart(kwargs["mask_function"])
     return inner(q_length=q_length, allow_is_causal_skip=allow_is_causal_skip and q_length == 1, **kwargs)
 
 

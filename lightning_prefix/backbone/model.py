@@ -15,8 +15,9 @@ from lightning_prefix.backbone.fingerprint import fingerprint
 from lightning_prefix.backbone.frozen import FrozenBackbone
 from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.backbone.output import change_output
+from lightning_prefix.backbone.packing import packed
 from lightning_prefix.backbone.positions import shift_positions
-from lightning_prefix.backbone.probe import probe
+from lightning_prefix.backbone.probe import check_packing, probe
 from lightning_prefix.backbone.served import NOTHING, Served, gather
 from lightning_prefix.backbone.sharding import ShardedLayers
 from lightning_prefix.backbone.sites import find_sites, leave_sites
@@ -96,6 +97,7 @@ class PrefixedModel(nn.Module):
         """The layers, once `shard` has spread them over processes."""
         self._fingerprint: dict[str, Any] | None = None
         self._rows: PrefixNames | None = None
+        self._can_pack = False
         self._hooks: dict[str, list[Callable[[], None]]] = {}
         named = dict(backbone.named_parameters())
         if unknown := [name for name in trained if name not in named]:
@@ -253,17 +255,45 @@ class PrefixedModel(nn.Module):
 
     # Running.
 
-    def forward(self, *args: Any, prefix_names: PrefixNames | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        *args: Any,
+        prefix_names: PrefixNames | None = None,
+        sequence_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """The backbone's own outputs, heads and losses included, with the prefix in place.
 
         Args:
             args: as the backbone takes them.
             prefix_names: one per row, None for a row without a prefix; by default all have the set one.
+            sequence_ids: (batch, tokens), long, for rows that hold several texts each: 1, 2, ... for the texts of a row
+                in their order, 0 for padding. Each text gives what it gives alone; `attention_mask` and `position_ids`
+                are made of it. Decoders only.
             kwargs: as the backbone takes them.
+
+        Raises:
+            InputError: for `sequence_ids` that do not fit, or a backbone in which texts of a row are not apart.
         """
+        if sequence_ids is not None:
+            self.check_packing()
         if self.training and torch.is_grad_enabled():
             self._checkpointing.bind(self.backbone_dropout)
-        return self._run(self._served(prefix_names, args, kwargs), args, kwargs)
+        served = self._served(prefix_names, args, kwargs)
+        if sequence_ids is None:
+            return self._run(served, args, kwargs)
+        with packed(self.config.model_type, sequence_ids, args, kwargs) as kwargs:
+            return self._run(served, args, kwargs)
+
+    def check_packing(self) -> None:
+        """Check once that a text gives the same in a row of several as alone; see `sequence_ids` of `forward`.
+
+        Raises:
+            InputError: if it does not.
+        """
+        if not self._can_pack:
+            check_packing(self.backbone, self._slot)
+            self._can_pack = True
 
     def _run(self, served: Served, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         with serving(self._slot, served):

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_prefix.backbone.packing import is_packed
 from lightning_prefix.backbone.sites import config_of, max_positions
 from lightning_prefix.backbone.slot import StateSlot
 from lightning_prefix.errors import InputError
@@ -68,6 +69,11 @@ def _check(shift: int | Tensor, tokens: int, limit: int | None, model_type: str)
         )
 
 
+def _tokens(positions: Tensor) -> int:
+    """The longest text of given positions (batch, tokens)."""
+    return int(positions.max()) + 1 if is_packed() else positions.shape[-1]
+
+
 def _one_shift(slot: StateSlot, model_type: str) -> int:
     shifts = set(slot.served.shifts)
     if len(shifts) > 1:
@@ -90,7 +96,7 @@ def _shift_table(
     positions, past = given.get("position_ids"), given.get(offset) or 0
     if positions is not None:
         shift = slot.served.shift_of(positions) if positions.ndim > 1 else _one_shift(slot, model_type)
-        _check(shift, positions.shape[-1] + int(past), limit, model_type)
+        _check(shift, _tokens(positions) + int(past), limit, model_type)
         return (), {**given, "position_ids": positions + shift}
     first = next(value for value in given.values() if value is not None)
     tokens = first.shape[1] if isinstance(first, Tensor) else first[1]
@@ -116,7 +122,7 @@ def _shift_position_ids(
         seen = 0 if cache is None else cache.get_seq_length()
         positions = torch.arange(text.shape[1], device=text.device)[None] + seen
     shift = slot.served.shift_of(text)
-    _check(shift, text.shape[1], limit, model_type)
+    _check(shift, _tokens(positions), limit, model_type)
     return (), {**given, "position_ids": positions + shift}
 
 

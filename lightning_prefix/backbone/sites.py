@@ -86,7 +86,7 @@ def run_body(backbone: nn.Module, ids: Sequence[int], decoder_ids: Sequence[int]
     return run_in_eval_mode(backbone, inputs)
 
 
-def run_in_eval_mode(backbone: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+def run_in_eval_mode(backbone: nn.Module, inputs: dict[str, Any]) -> Tensor:
     """As `run_body`, on these inputs; without dropout and without activation checkpointing."""
     was_training = [module for module in backbone.modules() if module.training]
     if was_training:

@@ -15,11 +15,14 @@ from lightning_prefix.data.checks import (
     check_fraction,
     check_label_is_no_text,
     check_labelled,
+    check_overfitting,
+    check_packing,
     is_unlabelled,
 )
 from lightning_prefix.data.collate import Collator
 from lightning_prefix.data.encode import describe_changes, encode_split
-from lightning_prefix.data.loaders import evaluation_loader, train_loader
+from lightning_prefix.data.loaders import evaluation_loader, packed_loader, train_loader
+from lightning_prefix.data.packing import PackingCollator
 from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.reading import Reading
 from lightning_prefix.data.resume import ResumableDataLoader
@@ -80,6 +83,10 @@ class TextDataModule(LightningDataModule, ABC):
         batch_size: rows per training step on each device, >= 1.
         max_batch_tokens: tokens per training step on each device, padding included: batches then hold as many rows of
             like lengths as fit, `batch_size` at most, which can be large. Targets of an encoder-decoder count, too.
+        packing: put several examples into a row in training, each of which sees the prefix and itself only, so that
+            next to nothing is padded; the loss of the same examples is the same. For tasks that write texts, with a
+            decoder. `batch_size` counts such rows, so a step reads more examples than without.
+        packed_length: tokens of such a row, >= the longest train example; its length when null.
         eval_batch_size: rows per batch in validation, test and prediction, >= 1; None for `batch_size`.
         group_by_length: let rows of like lengths share a training batch, which saves padding; the order stays random
             within pools of 50 batches.
@@ -90,6 +97,8 @@ class TextDataModule(LightningDataModule, ABC):
 
     multi_label = False
     """Whether a row may have several labels."""
+    can_pack: ClassVar[bool] = False
+    """Whether several examples may share a row in training."""
     stored: ClassVar[tuple[str, ...]] = (
         "text_column",
         "pair_column",
@@ -122,6 +131,8 @@ class TextDataModule(LightningDataModule, ABC):
         drop_empty: bool = False,
         batch_size: int = 32,
         max_batch_tokens: int | None = None,
+        packing: bool = False,
+        packed_length: int | None = None,
         eval_batch_size: int | None = None,
         group_by_length: bool = True,
         num_workers: int = 0,
@@ -135,6 +146,7 @@ class TextDataModule(LightningDataModule, ABC):
         check_at_least("num_workers", num_workers, 0)
         check_at_least("max_length", 8 if max_length is None else max_length, 8)
         check_fraction("validation_fraction", validation_fraction)
+        check_packing(type(self).__name__, self.can_pack, packing, packed_length, max_batch_tokens)
         self.source, self.subset, self.revision = source, subset, revision
         self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
         self.predict, self.template, self.tokenizer = predict, template, tokenizer
@@ -142,6 +154,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.text_column, self.pair_column, self.label_column = text_column, pair_column, label_column
         self.drop_empty, self.group_by_length, self.num_workers = drop_empty, group_by_length, num_workers
         self.batch_size, self.max_batch_tokens = batch_size, max_batch_tokens
+        self.packing, self.packed_length = packing, packed_length
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.validation_fraction, self.seed = validation_fraction, seed
         self.labels: tuple[str, ...] = ()
@@ -386,15 +399,16 @@ class TextDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Batches to train on, in an order that a checkpoint can take up again."""
-        rows = self._rows("train", "fit")
-        self._train_loader = train_loader(
-            rows,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            group_by_length=self.group_by_length,
-            max_batch_tokens=self.max_batch_tokens,
-            **self._loader_options(),
-        )
+        rows, options = self._rows("train", "fit"), self._loader_options()
+        options |= {"batch_size": self.batch_size, "seed": self.seed}
+        check_overfitting(self.trainer, self.packing, self.max_batch_tokens)
+        if self.packing:
+            options["collate"] = PackingCollator(options["collate"].padding)
+            self._train_loader = packed_loader(rows, packed_length=self.packed_length, **options)
+        else:
+            self._train_loader = train_loader(
+                rows, group_by_length=self.group_by_length, max_batch_tokens=self.max_batch_tokens, **options
+            )
         if self._begin_at:
             self._train_loader.load_state_dict(self._begin_at)
             self._begin_at = {}

@@ -16,6 +16,8 @@ __all__ = [
     "check_fraction",
     "check_label_is_no_text",
     "check_labelled",
+    "check_overfitting",
+    "check_packing",
     "is_unlabelled",
     "row_error",
     "text_of",
@@ -114,4 +116,42 @@ def check_label_is_no_text(label_column: str, text_columns: list[str]) -> None:
         raise InputError(
             f"the label column {label_column!r} is part of the text {text_columns}; the answer would be read "
             "off. Set label_column, or take the column out of the text."
+        )
+
+
+def check_packing(
+    name: str, can_pack: bool, packing: bool, packed_length: int | None, max_batch_tokens: int | None
+) -> None:
+    """Raise `InputError` unless the options of training batches go together.
+
+    Args:
+        name: of the class of the data.
+        can_pack: whether several of its examples may share a row.
+        packing: as in `TextDataModule`.
+        packed_length: as in `TextDataModule`.
+        max_batch_tokens: as in `TextDataModule`.
+    """
+    if packing and not can_pack:
+        raise InputError(
+            f"packing is given, but {name} reads one example a row. Leave it out; group_by_length and "
+            "max_batch_tokens save padding."
+        )
+    if packing and max_batch_tokens is not None:
+        raise InputError(
+            f"packing and max_batch_tokens {max_batch_tokens} are given; packed batches have batch_size rows of "
+            "packed_length tokens. Leave max_batch_tokens out."
+        )
+    if packed_length is not None and not packing:
+        raise InputError(f"packed_length {packed_length} is given without packing; set packing=True.")
+    check_at_least("packed_length", 1 if packed_length is None else packed_length, 1)
+
+
+def check_overfitting(trainer: Any, packing: bool, max_batch_tokens: int | None) -> None:
+    """Raise `InputError` where Lightning would take rows one by one of a loader whose batches are made of lengths."""
+    given = getattr(trainer, "overfit_batches", 0)
+    if given and (packing or max_batch_tokens is not None):
+        raise InputError(
+            f"trainer.overfit_batches {given} is given with "
+            f"{'packing' if packing else 'max_batch_tokens'}; it takes rows in their order, a fixed "
+            "number for each batch. Leave one of the two out."
         )

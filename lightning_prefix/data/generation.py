@@ -50,6 +50,7 @@ class TextGenerationDataModule(TextDataModule):
         "is_encoder_decoder",
     )
     encode_function: ClassVar[Callable[..., dict[str, list[Any]]]] = staticmethod(encode_targets)
+    can_pack: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -112,6 +113,20 @@ class TextGenerationDataModule(TextDataModule):
         super().serve(task)
         if self.tokenizer is not None:
             task.tokenizer = load_tokenizer(self.tokenizer)
+
+    def prepare_data(self) -> None:
+        """As ever.
+
+        Raises:
+            InputError: for `packing` with an encoder-decoder.
+        """
+        is_fit = self.trainer is None or self.trainer.state.fn == "fit"
+        if self.packing and is_fit and self.is_encoder_decoder:
+            raise InputError(
+                "packing is given, but the backbone is an encoder-decoder, which reads one source a row. Leave it out; "
+                "group_by_length and max_batch_tokens save padding."
+            )
+        super().prepare_data()
 
     def find_labels(self) -> tuple[str, ...]:
         """No names: the targets are texts."""

@@ -8,6 +8,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_prefix.data.collate import IndexedRows
+from lightning_prefix.data.packing import PackedBatchSampler, PackedRows, PackingCollator
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
 from lightning_prefix.data.token_batches import TokenBatchSampler
 from lightning_prefix.errors import InputError
@@ -15,9 +16,9 @@ from lightning_prefix.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["evaluation_loader", "train_loader"]
+__all__ = ["evaluation_loader", "packed_loader", "train_loader"]
 
-Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+Collate = Callable[[list[Any]], dict[str, Any]]
 
 
 def train_loader(
@@ -37,6 +38,7 @@ def train_loader(
     With several ranks the last rows are filled up from the first, so that all ranks take the same steps.
     """
     dataset = _checked(rows, "train", ranks)
+    options = _options(collate, batch_size, num_workers, seed)
     if max_batch_tokens is not None:
         batches = TokenBatchSampler(
             dataset,
@@ -47,13 +49,37 @@ def train_loader(
             rank=rank,
             seed=seed,
         )
-        options = {**_options(collate, batch_size, num_workers, seed), "batch_size": None}  # which come one by one
-        return ResumableDataLoader(dataset, sampler=batches, **options)
+        return ResumableDataLoader(dataset, sampler=batches, **_one_by_one(options))
     sampler = ResumableSampler(dataset, num_replicas=ranks, rank=rank, shuffle=True, seed=seed)
     if group_by_length:
         sampler.lengths, sampler.batch_size = _lengths(rows), batch_size
-    options = _options(collate, batch_size, num_workers, seed)
     return ResumableDataLoader(dataset, sampler=sampler, **options)
+
+
+def packed_loader(
+    rows: "datasets.Dataset",
+    collate: PackingCollator,
+    *,
+    packed_length: int | None,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    ranks: int = 1,
+    rank: int = 0,
+) -> ResumableDataLoader:
+    """As `train_loader`, with several examples in each of the `batch_size` rows of a batch."""
+    dataset = PackedRows(_checked(rows, "train", ranks))
+    batches = PackedBatchSampler(
+        dataset,
+        lengths=_lengths(rows),
+        max_tokens=packed_length,
+        batch_size=batch_size,
+        ranks=ranks,
+        rank=rank,
+        seed=seed,
+    )
+    options = _options(collate, batch_size, num_workers, seed)
+    return ResumableDataLoader(dataset, sampler=batches, **_one_by_one(options))
 
 
 def evaluation_loader(
@@ -99,6 +125,11 @@ def _checked(rows: "datasets.Dataset", role: str, ranks: int) -> IndexedRows:
             "Use fewer devices or more rows."
         )
     return IndexedRows(rows)
+
+
+def _one_by_one(options: dict[str, Any]) -> dict[str, Any]:
+    """Of a loader whose sampler yields whole batches."""
+    return {**options, "batch_size": None}
 
 
 def _options(collate: Collate, batch_size: int, num_workers: int, seed: int) -> dict[str, Any]:

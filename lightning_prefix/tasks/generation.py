@@ -114,6 +114,20 @@ class TextGeneration(PrefixTask):
         self.data_generation = dict(getattr(data, "generation", self.data_generation))
         self.hparams.update(data_generation=self.data_generation)
 
+    def configure_model(self) -> None:
+        """As every task; texts that shall share a row must be apart in this backbone.
+
+        Raises:
+            InputError: if they are not, or with an activation cache, which knows rows of one text.
+        """
+        data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        packs = getattr(data, "packing", False) and self.trainer.state.fn == "fit"
+        if packs and self.activation_cache is not None:
+            raise InputError("data.packing and model.activation_cache are given; use one of the two.")
+        super().configure_model()
+        if packs:
+            cast("Any", self.model).check_packing()
+
     def _check_length(self) -> None:
         """Targets longer than the decoder's positions would fail in the middle of an epoch, too."""
         super()._check_length()
@@ -160,7 +174,7 @@ class TextGeneration(PrefixTask):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """As `loss` in the arguments says; outputs are logits of the target positions."""
         losses = self._token_losses(outputs, batch, self.label_smoothing)
-        return losses.mean() if self.loss_kind == "token_mean" else losses.sum() / len(batch["input_ids"])
+        return losses.mean() if self.loss_kind == "token_mean" else losses.sum() / _examples(batch)
 
     def _token_losses(self, outputs: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy of every target token of the batch, (tokens,)."""
@@ -316,6 +330,12 @@ def _check_generation(given: dict[str, Any]) -> None:
             f"generation has {unknown[0]!r}, which transformers' GenerationConfig does not have"
             + (f"; did you mean {' or '.join(near)}?" if near else ", such as num_beams or max_new_tokens.")
         )
+
+
+def _examples(batch: Batch) -> int | Tensor:
+    """How many there are: a row may hold several."""
+    ids = batch.get("sequence_ids")
+    return len(batch["input_ids"]) if ids is None else ids.amax(dim=1).sum()
 
 
 def _rows(value: Any, chosen: list[int]) -> Any:

@@ -24,7 +24,7 @@ from contract import ONCE, PROPERTIES, WITHOUT_CONTROL, Case, NotApplicableError
 from tiny_backbones import BACKBONES, REFUSED
 
 TABLE = Path(__file__).parents[1] / "backbone" / "contract.md"
-OURS_ONLY = ("closed gate", "mixed rows", "mixed beams", "no graph below")
+OURS_ONLY = ("closed gate", "mixed rows", "mixed beams", "packing", "no graph below")
 
 
 class Peft:
