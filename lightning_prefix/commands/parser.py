@@ -20,6 +20,8 @@ _UNKNOWN = re.compile(
     r"Expected a dot import path string: (\S+)|Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
     r"|invalid choice: '(\w+)'|has no attribute '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
 )
+_REQUIRED = re.compile(r"arguments are required: ([\w.]+(?:, [\w.]+)*)")
+_REQUIRED_OPTIONS = {"model": PrefixTask, "data": TextDataModule}
 _NOISE = re.compile(
     r"^\s*(-\s*)?(Expected a <class 'NoneType'>|Given value type:.*|Given value:.*|Subtypes:.*"
     r"|Does not validate against any of the Union subtypes|Expected a path but .*|Errors:"
@@ -42,7 +44,7 @@ class SuggestingParser(LightningArgumentParser):
         program, words = _PARSED.get() or (self.prog, [])
         if place := find_place(message, words):
             message = message.replace("<unicode string>", place.file)
-        sys.stderr.write("error: " + "\n".join(plain_lines(message)) + "\n")
+        sys.stderr.write("error: " + (missing_options(message) or "\n".join(plain_lines(message))) + "\n")
         sys.stderr.write(f"{place.text}\n" if place else "")
         if near := self._meant(message, place):
             sys.stderr.write(f"did you mean {' or '.join(near)}?\n")
@@ -75,6 +77,36 @@ class SuggestingParser(LightningArgumentParser):
         for action in self._actions:
             known |= {option.lstrip("-") for option in action.option_strings} | {*map(str, action.choices or ())}
         return known | {"model", "data", "trainer"}
+
+
+def missing_options(message: str) -> str:
+    """What is missing, as it is typed, and what it can be; empty where the message is about something else.
+
+    Example:
+        >>> missing_options("the following arguments are required: fit.data")[:28]
+        '--data is missing: give --da'
+    """
+    found = _REQUIRED.search(message)
+    names = [name.strip().rpartition(".")[2] for name in found.group(1).split(",")] if found else []
+    lines = [_missing(name) for name in sorted(names, key=lambda name: name != "model") if name in _REQUIRED_OPTIONS]
+    if "backbone" in names:
+        lines.append(
+            "--model.backbone is missing: the id of a model on the Hugging Face hub, a folder, or asset:minilm-l6"
+        )
+    if not lines:
+        return ""
+    return "\n".join(
+        [*lines, "or give --config FILE, a YAML; `python -m lightning_prefix tasks NAME` prints one to start from"]
+    )
+
+
+def _missing(name: str) -> str:
+    parent: type[Any] = _REQUIRED_OPTIONS[name]
+    classes = sorted(cls.__name__ for cls in _subclasses(parent) if not inspect.isabstract(cls) and cls is not parent)
+    example = "TextClassification" + ("DataModule" if name == "data" else "")
+    return (
+        f"--{name} is missing: give --{name} {example}, or another of {', '.join(c for c in classes if c != example)}"
+    )
 
 
 def plain_lines(message: str) -> list[str]:

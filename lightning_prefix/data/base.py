@@ -386,19 +386,26 @@ class TextDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Batches to train on, in an order that a checkpoint can take up again."""
-        rows = self._rows("train", "fit")
-        self._train_loader = train_loader(
-            rows,
+        self._train_loader = self._new_train_loader()
+        if self._begin_at:
+            self._train_loader.load_state_dict(self._begin_at)
+            self._begin_at = {}
+        return self._train_loader
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of this process."""
+        return len(self._new_train_loader())
+
+    def _new_train_loader(self) -> ResumableDataLoader:
+        return train_loader(
+            self._rows("train", "fit"),
             batch_size=self.batch_size,
             seed=self.seed,
             group_by_length=self.group_by_length,
             max_batch_tokens=self.max_batch_tokens,
             **self._loader_options(),
         )
-        if self._begin_at:
-            self._train_loader.load_state_dict(self._begin_at)
-            self._begin_at = {}
-        return self._train_loader
 
     def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
         """Batches of the validation split, in order."""

@@ -12,7 +12,7 @@ from lightning_prefix.data.checks import row_error, text_of
 from lightning_prefix.data.preprocess import preprocess_text
 from lightning_prefix.data.reading import LABEL, Reading
 from lightning_prefix.data.templates import fit_template
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, hub_advice
 
 __all__ = ["encode_rows", "load_tokenizer", "padding_values", "resolve_max_length", "tokenizer_fingerprint"]
 
@@ -42,8 +42,8 @@ def load_tokenizer(name: str, **languages: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, **languages)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"the tokenizer {name!r} could not be loaded: {str(error).splitlines()[0]}. Give the hub id or "
-            "the folder of a tokenizer or backbone, such as tokenizer='distilbert/distilroberta-base'."
+            f"the tokenizer {name!r} could not be loaded: {str(error).splitlines()[0].rstrip('.')}. "
+            f"{hub_advice(error)}Give the hub id or the folder of a tokenizer or backbone, such as tokenizer='distilbert/distilroberta-base'."
         ) from error
 
 
