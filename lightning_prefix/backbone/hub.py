@@ -41,7 +41,8 @@ def local_folder(name: str | Path, revision: str | None = None, token: str | boo
         at = "" if revision is None else f" at the revision {revision!r}"
         raise InputError(
             f"{name!r} is no folder here, and could not be had from the Hugging Face hub{at} ({_reason(error)}). "
-            f"{hub_advice(error)}Give a folder that `fit` or save_pretrained wrote, or check the id and the connection; a private repository "
+            f"{hub_advice(error)}Give a folder that `fit` or save_pretrained wrote, or check the id and the "
+            "connection; a private repository "
             "needs token=, or `hf auth login`."
         ) from error
 

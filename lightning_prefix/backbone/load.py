@@ -167,6 +167,7 @@ def _loading(name: str) -> Iterator[None]:
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"the backbone {name!r} could not be loaded ({type(error).__name__}: {reason}). {hub_advice(error)}Give the id of "
-            "a model on the Hugging Face hub, a folder written by save_pretrained, or asset:minilm-l6, which needs no hub."
+            f"the backbone {name!r} could not be loaded ({type(error).__name__}: {reason}). "
+            f"{hub_advice(error)}Give the id of a model on the Hugging Face hub, a folder written by save_pretrained, "
+            "or asset:minilm-l6, which needs no hub."
         ) from error

@@ -85,7 +85,8 @@ class LogInterval(Callback):
         """Set the interval; the data are ready, their loader is not made yet."""
         if stage == "fit":
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            trainer.log_every_n_steps = log_interval(data.batches_per_epoch, trainer.limit_train_batches)
+            interval = log_interval(data.batches_per_epoch, trainer.limit_train_batches)
+            trainer.log_every_n_steps = interval  # type: ignore[attr-defined]
 
 
 def log_interval(batches: int, limit: float | int | None) -> int:

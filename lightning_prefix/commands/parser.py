@@ -44,7 +44,8 @@ class SuggestingParser(LightningArgumentParser):
         program, words = _PARSED.get() or (self.prog, [])
         if place := find_place(message, words):
             message = message.replace("<unicode string>", place.file)
-        sys.stderr.write("error: " + (missing_options(message) or "\n".join(plain_lines(message))) + "\n")
+        missing = "" if place else missing_options(message)
+        sys.stderr.write("error: " + (missing or "\n".join(plain_lines(message))) + "\n")
         sys.stderr.write(f"{place.text}\n" if place else "")
         if near := self._meant(message, place):
             sys.stderr.write(f"did you mean {' or '.join(near)}?\n")

@@ -227,7 +227,8 @@ def _load_hub(name: str, subset: str | None, revision: str | None) -> Splits:
         raise InputError(
             f"the data set {name!r}{f' ({subset})' if subset else ''} could not be loaded from the Hugging "
             f"Face hub: {str(error).splitlines()[0].rstrip('.') if str(error) else type(error).__name__}. "
-            f"{hub_advice(error)}Check the id, `subset` and the connection, or give local data: a file ({', '.join(EXTENSIONS)}), a folder "
-            "with train, validation and test files, or an asset such as asset:movie-reviews."
+            f"{hub_advice(error)}Check the id, `subset` and the connection, or give local data: a file "
+            f"({', '.join(EXTENSIONS)}), a folder with train, validation and test files, or an asset such as "
+            "asset:movie-reviews."
         ) from error
     return dict(loaded)
