@@ -300,7 +300,7 @@ class TextDataModule(LightningDataModule, ABC):
         return {
             "source": ", ".join([name, *details]),
             "hub_id": self.source if is_hub_id(self.source) else None,
-            "rows": {role: len(rows.unique("row")) for role, rows in self._ready.items() if role != "predict"},
+            "rows": {role: len(set(rows["row"][:])) for role, rows in self._ready.items() if role != "predict"},
             "columns": self.read_columns,
         }
 
