@@ -4,10 +4,13 @@ import difflib
 import inspect
 import re
 import sys
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence, Set
 from contextvars import ContextVar
+from pydoc import locate
 from typing import Any, NoReturn
 
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_prefix.commands.places import Place, find_place
@@ -20,6 +23,7 @@ _UNKNOWN = re.compile(
     r"Expected a dot import path string: (\S+)|Option '([\w.]+)' is not accepted|does not accept option '([\w.]+)'"
     r"|invalid choice: '(\w+)'|has no attribute '(\w+)'|[Uu]nrecognized arguments: --([\w.]+)"
 )
+_CLASS_HELP = re.compile(r"Help for --\S+?=([\w.]+)")
 _REQUIRED = re.compile(r"arguments are required: ([\w.]+(?:, [\w.]+)*)")
 _REQUIRED_OPTIONS = {"model": PrefixTask, "data": TextDataModule}
 _NOISE = re.compile(
@@ -30,6 +34,10 @@ _NOISE = re.compile(
 
 _PARSED: ContextVar[tuple[str, Sequence[str]] | None] = ContextVar("parsed", default=None)
 """The program and its words, while they are parsed: errors come from parsers of parts, which know neither."""
+
+
+class _PageFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):  # type: ignore[misc]
+    """Leaves the lines of a docstring as they are."""
 
 
 class SuggestingParser(LightningArgumentParser):
@@ -63,6 +71,15 @@ class SuggestingParser(LightningArgumentParser):
         finally:
             _PARSED.reset(token)
 
+    def print_help(self, *args: Any, **options: Any) -> None:
+        """As argparse's; the help on one class begins with what its docstring says before its arguments."""
+        description = str(self.description)  # type: ignore[has-type]
+        if name := _CLASS_HELP.fullmatch(description):
+            cls: Any = locate(name.group(1))
+            self.description = f"{description}\n\n{page(cls)}"
+            self.formatter_class, self.usage = _PageFormatter, SUPPRESS
+        super().print_help(*args, **options)
+
     def _meant(self, message: str, place: Place | None) -> list[str]:
         if place and place.allowed:
             return _near(place.word.rpartition(".")[2], place.allowed)
@@ -78,6 +95,11 @@ class SuggestingParser(LightningArgumentParser):
         for action in self._actions:
             known |= {option.lstrip("-") for option in action.option_strings} | {*map(str, action.choices or ())}
         return known | {"model", "data", "trainer"}
+
+
+def page(cls: type[Any]) -> str:
+    """What the docstring of a class says before its arguments: what it does, data, a YAML, metrics."""
+    return re.split(r"\n\n(?:Args|Example|Examples):\n", inspect.getdoc(cls) or "")[0].replace("::\n", ":\n")
 
 
 def missing_options(message: str) -> str:
