@@ -12,22 +12,42 @@ from lightning_prefix.callbacks import PrefixCheckpoint
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.tasks import PrefixTask
 
+EPOCHS = 5
+"""Of a training that nothing limits; Lightning's own 1000 would take days."""
+
 MakeTrainer = Callable[..., Trainer]
 """From arguments that count more than its own to a new Trainer; `callbacks` are added."""
+
+
+def is_unlimited(options: Mapping[str, Any]) -> bool:
+    """Whether no option of a Trainer says when training ends.
+
+    Example:
+        >>> is_unlimited({"max_epochs": None, "max_steps": -1}), is_unlimited({"max_steps": 100})
+        (True, False)
+    """
+    limits = (options.get("max_epochs"), options.get("max_time"), options.get("fast_dev_run") or None)
+    return limits == (None, None, None) and options.get("max_steps", -1) == -1
+
+
+def limited(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a Trainer, with 5 epochs where nothing limits training."""
+    return {**options, "max_epochs": EPOCHS} if is_unlimited(options) else dict(options)
 
 
 def trainer_factory(options: Mapping[str, Any] | None = None) -> MakeTrainer:
     """A `MakeTrainer` of plain arguments; every Trainer gets copies of the callbacks.
 
     Args:
-        options: of `lightning.Trainer`, such as {"max_epochs": 3, "precision": "bf16-mixed"}.
+        options: of `lightning.Trainer`, such as {"max_epochs": 3, "precision": "bf16-mixed"}; 5 epochs where nothing
+            limits the training.
     """
 
     def make(callbacks: Sequence[Callback] = (), **more: Any) -> Trainer:
         own = copy.deepcopy({key: value for key, value in (options or {}).items() if key not in more})
         given = own.pop("callbacks", None) or []
         given = given if isinstance(given, list) else [given]
-        return Trainer(callbacks=[*given, *callbacks], **own, **more)
+        return Trainer(callbacks=[*given, *callbacks], **limited({**own, **more}))
 
     return make
 

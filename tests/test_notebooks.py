@@ -10,10 +10,15 @@ from lightning_prefix.assets import asset_path
 from lightning_prefix.errors import InputError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+FIRST = "first_prefix"
+"""Run with all tests; the others take about a minute each."""
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[] if path.stem == FIRST else pytest.mark.slow) for path in NOTEBOOKS],
+)
 def test_runs(path, tmp_path):
     try:
         asset_path("asset:minilm-l6")
@@ -22,6 +27,10 @@ def test_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_the_quick_one_is_there():
+    assert FIRST in [path.stem for path in NOTEBOOKS]
 
 
 def test_are_stored_without_outputs():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prefix.backbone.card import CARD, is_written_here, name_card
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, hub_advice
 
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MARKS = ("prefix.json", "ensemble.json")
@@ -40,8 +40,9 @@ def local_folder(name: str | Path, revision: str | None = None, token: str | boo
     except Exception as error:  # the hub's client has no common base for "offline", "gated", "not found"
         at = "" if revision is None else f" at the revision {revision!r}"
         raise InputError(
-            f"{name!r} is no folder here, and could not be had from the Hugging Face hub{at} ({_reason(error)}). Give "
-            "a folder that `fit` or save_pretrained wrote, or check the id and the connection; a private repository "
+            f"{name!r} is no folder here, and could not be had from the Hugging Face hub{at} ({_reason(error)}). "
+            f"{hub_advice(error)}Give a folder that `fit` or save_pretrained wrote, or check the id and the "
+            "connection; a private repository "
             "needs token=, or `hf auth login`."
         ) from error
 

@@ -11,7 +11,7 @@ from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.backbone import checkpointing
 from lightning_prefix.backbone.quantization import Quantization, keep_missing_layers, quantization_config
 from lightning_prefix.backbone.shelf import take_or_load
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, hub_advice
 
 _OVERFLOWS_IN_FLOAT16 = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 
@@ -167,6 +167,7 @@ def _loading(name: str) -> Iterator[None]:
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"the backbone {name!r} could not be loaded ({type(error).__name__}: {reason}). Give the id of a model on "
-            "the Hugging Face hub, a folder written by save_pretrained, or asset:minilm-l6, which needs no hub."
+            f"the backbone {name!r} could not be loaded ({type(error).__name__}: {reason}). "
+            f"{hub_advice(error)}Give the id of a model on the Hugging Face hub, a folder written by save_pretrained, "
+            "or asset:minilm-l6, which needs no hub."
         ) from error

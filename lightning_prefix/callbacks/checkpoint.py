@@ -47,6 +47,7 @@ class PrefixCheckpoint(ModelCheckpoint):
             raise InputError(f"every_n_train_steps {every_n_train_steps} is given; it is >= 1, or null.")
         self.last_every_n_train_steps = every_n_train_steps
         self._last_step = 0
+        self._stage = "fit"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the metric from the task where none was given."""
@@ -55,6 +56,12 @@ class PrefixCheckpoint(ModelCheckpoint):
             self.monitor, self.mode = task.monitor, task.mode
             self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
+        self._stage = stage
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a training stopped; what was best then means nothing to a test or a prediction."""
+        if self._stage == "fit":
+            super().load_state_dict(state_dict)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

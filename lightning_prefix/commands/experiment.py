@@ -12,6 +12,7 @@ from lightning_prefix.commands.fit import PrefixCLI
 from lightning_prefix.data import TextDataModule
 from lightning_prefix.errors import InputError
 from lightning_prefix.tasks import PrefixTask
+from lightning_prefix.training import limited
 
 _ONLY_OF_FIT = ("ckpt_path", "weights_only")
 """Options in the `config.yaml` of a run of `fit` that mean nothing here."""
@@ -99,6 +100,6 @@ class ExperimentCLI(PrefixCLI):
             own = dict(self.parser.instantiate_classes(self.config if config is None else config).trainer)
             given = own.pop("callbacks", None) or []
             given = given if isinstance(given, list) else [given]
-            return Trainer(**{**own, **options}, callbacks=[*given, *callbacks])
+            return Trainer(**limited({**own, **options}), callbacks=[*given, *callbacks])
 
         return make

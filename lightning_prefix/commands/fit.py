@@ -1,21 +1,24 @@
 """fit, validate, test and predict: LightningCLI with its known traps closed."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_prefix
 from lightning_prefix.callbacks import PredictionWriter, PrefixCheckpoint
+from lightning_prefix.callbacks.progress import EpochLines, FoundData, LogInterval
+from lightning_prefix.commands.next_steps import next_steps
 from lightning_prefix.commands.parser import SuggestingParser
-from lightning_prefix.data import DialogueDataModule, TextDataModule
+from lightning_prefix.data import TextDataModule
 from lightning_prefix.ensemble import Ensemble
 from lightning_prefix.ensemble.folder import is_ensemble, read_ensemble
 from lightning_prefix.errors import InputError
@@ -23,6 +26,7 @@ from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.tasks.arguments import safe_arguments
 from lightning_prefix.tasks.base import stored_task
 from lightning_prefix.tasks.checkpoint import read_checkpoint
+from lightning_prefix.training import EPOCHS, is_unlimited
 
 _EPILOG = (
     "Help on one class: `fit --model.help TextClassification`, `fit --data.help TextClassificationDataModule`. "
@@ -30,6 +34,16 @@ _EPILOG = (
 )
 _KEYWORDS = ("best", "last", "hpc")
 """Of `ckpt_path`, which Lightning resolves itself."""
+_HELP = {
+    "trainer.max_epochs": f"Epochs to train; -1 for no limit. {EPOCHS} where neither this nor max_steps, max_time or "
+    "fast_dev_run is given",
+    "trainer.max_steps": "Optimizer steps to train; -1 for no limit",
+    "trainer.log_every_n_steps": "Steps between two entries of the log. 50 when null, or a tenth of an epoch that has "
+    "less than 50 batches",
+    "trainer.enable_progress_bar": "Whether to draw a progress bar. When null, on a terminal only; elsewhere each "
+    "epoch is a line",
+}
+"""Of options whose defaults are not Lightning's."""
 
 
 class PrefixCLI(LightningCLI):
@@ -66,7 +80,10 @@ class PrefixCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside model, data and trainer."""
+        """Options beside model, data and trainer; and what Lightning's help says of defaults that are ours."""
+        for action in parser._actions:
+            if action.dest in _HELP:
+                action.help = _HELP[action.dest]
         parser.add_lightning_class_args(PrefixCheckpoint, "checkpoint")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_argument(
@@ -124,8 +141,21 @@ class PrefixCLI(LightningCLI):
                 f"ckpt_path {config.ckpt_path} is a folder; `fit` goes on from a .ckpt, which has the optimizer's "
                 "state. To start from a trained prefix give --model.prefix.init file --model.prefix.init_file FOLDER."
             )
+        if is_unlimited(config.trainer):
+            config.trainer.max_epochs = EPOCHS
+            if self.subcommand == "fit":
+                rank_zero_info(f"training takes {EPOCHS} epochs, since no limit is given (--trainer.max_epochs)")
         if self.subcommand == "predict":
             config.return_predictions = False  # the writer has them; memory stays flat
+            self._keep_predictions_with_the_run(config)
+
+    def _keep_predictions_with_the_run(self, config: Namespace) -> None:
+        """Without a folder of its own, since a prediction is no run."""
+        self.save_config_callback = None
+        if config.trainer.logger is None:
+            config.trainer.logger = False
+        if config.predictions.path is None:
+            config.predictions.path = str(_run_folder(config.get("ckpt_path")) / "predictions.jsonl")
 
     def instantiate_classes(self) -> None:
         """As Lightning's; a folder in place of a checkpoint is loaded, without either the backbone runs alone."""
@@ -142,6 +172,7 @@ class PrefixCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """The trainer, without our checkpoints where they are turned off."""
         config = self.config_init[self.subcommand]
+        config.trainer.callbacks = _with_progress(config.trainer)
         if config.trainer.get("enable_checkpointing") is False:
             callbacks = [config[key] for key in self._parser(self.subcommand).callback_keys if key != "checkpoint"]
             return self._instantiate_trainer({**config.trainer, **kwargs}, callbacks)
@@ -162,23 +193,7 @@ class PrefixCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         self.model.save_pretrained(folder / "prefix", self.datamodule.description())
-        size = sum(file.stat().st_size for file in (folder / "prefix").iterdir()) / 1000
-        config, prefix = shlex.quote(str(folder / "config.yaml")), shlex.quote(str(folder / "prefix"))
-        common = f"--config {config} --ckpt_path {shlex.quote(checkpoint)}"
-        kind = "txt" if len(self.datamodule.columns) == 1 else "jsonl"
-        answer = f"lp.Predictor.from_pretrained('{folder / 'prefix'}')({self.datamodule.example})"
-        lines = [
-            f"checkpoint         {checkpoint}",
-            f"prefix for use     {folder / 'prefix'} ({size:.0f} kB)",
-            "\nnext:",
-            f"  python -m lightning_prefix predict {common} --data.predict FILE.{kind}",
-            f"  python -m lightning_prefix test {common}",
-            f"  python -m lightning_prefix plot --prefix {prefix}",
-            f'  python -c "import lightning_prefix as lp; print({answer})"',
-        ]
-        if isinstance(self.datamodule, DialogueDataModule):
-            lines.append(f"  python -m lightning_prefix chat --prefix {prefix}")
-        rank_zero_info("\n" + "\n".join(lines))
+        rank_zero_info("\n" + next_steps(self.model, self.datamodule, folder, checkpoint))
 
     def _trained_checkpoint(self) -> str:
         """The best checkpoint; the last where no validation ran; empty where none is kept."""
@@ -192,6 +207,26 @@ class PrefixCLI(LightningCLI):
 
 def _parse(parser: LightningArgumentParser, args: Any) -> Any:
     return parser.parse_object(args) if isinstance(args, Mapping) else parser.parse_args(list(args))
+
+
+def _run_folder(checkpoint: str | None) -> Path:
+    """The folder of the run that a checkpoint, or the folder of a prefix, belongs to."""
+    if checkpoint is None:
+        return Path()
+    path = Path(checkpoint)
+    return path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
+
+
+def _with_progress(trainer: Namespace) -> list[Callback]:
+    """The callbacks of a Trainer's options, and those that stand in for options that are left open."""
+    given = trainer.get("callbacks") or []
+    callbacks = [*(given if isinstance(given, list) else [given]), FoundData()]
+    if trainer.log_every_n_steps is None:
+        callbacks.append(LogInterval())
+    if trainer.enable_progress_bar is None and not sys.stdout.isatty():
+        trainer.enable_progress_bar = False
+        callbacks.append(EpochLines())
+    return callbacks
 
 
 def _checkpoint_path(args: Any) -> str | None:

@@ -91,7 +91,7 @@ def _groups(match: re.Match[str]) -> list[str]:
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Name and value of each option among the words."""
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
         if word.startswith("-"):
             name, is_one_word, value = word.lstrip("-").partition("=")
             has_none = following.startswith("--") and not is_one_word

@@ -313,7 +313,7 @@ class TextDataModule(LightningDataModule, ABC):
         return {
             "source": ", ".join([name, *details]),
             "hub_id": self.source if is_hub_id(self.source) else None,
-            "rows": {role: len(rows.unique("row")) for role, rows in self._ready.items() if role != "predict"},
+            "rows": {role: len(set(rows["row"][:])) for role, rows in self._ready.items() if role != "predict"},
             "columns": self.read_columns,
         }
 
@@ -399,20 +399,27 @@ class TextDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Batches to train on, in an order that a checkpoint can take up again."""
+        self._train_loader = self._new_train_loader()
+        if self._begin_at:
+            self._train_loader.load_state_dict(self._begin_at)
+            self._begin_at = {}
+        return self._train_loader
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Training batches of this process."""
+        return len(self._new_train_loader())
+
+    def _new_train_loader(self) -> ResumableDataLoader:
         rows, options = self._rows("train", "fit"), self._loader_options()
         options |= {"batch_size": self.batch_size, "seed": self.seed}
         check_overfitting(self.trainer, self.packing, self.max_batch_tokens)
         if self.packing:
             options["collate"] = PackingCollator(options["collate"].padding)
-            self._train_loader = packed_loader(rows, packed_length=self.packed_length, **options)
-        else:
-            self._train_loader = train_loader(
-                rows, group_by_length=self.group_by_length, max_batch_tokens=self.max_batch_tokens, **options
-            )
-        if self._begin_at:
-            self._train_loader.load_state_dict(self._begin_at)
-            self._begin_at = {}
-        return self._train_loader
+            return packed_loader(rows, packed_length=self.packed_length, **options)
+        return train_loader(
+            rows, group_by_length=self.group_by_length, max_batch_tokens=self.max_batch_tokens, **options
+        )
 
     def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
         """Batches of the validation split, in order."""

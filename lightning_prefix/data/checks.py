@@ -2,8 +2,8 @@
 
 import difflib
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lightning_prefix.errors import InputError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import datasets
 
 __all__ = [
+    "MOST_ERRORS",
+    "RowError",
     "check_at_least",
     "check_columns",
     "check_fraction",
@@ -19,9 +21,16 @@ __all__ = [
     "check_overfitting",
     "check_packing",
     "is_unlabelled",
+    "read_each",
     "row_error",
     "text_of",
 ]
+
+MOST_ERRORS = 5
+"""Bad rows that one message names."""
+
+Row = TypeVar("Row")
+Read = TypeVar("Read")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
@@ -58,16 +67,58 @@ def check_columns(rows: "datasets.Dataset", columns: Iterable[str], split: str, 
             )
 
 
-def row_error(split: str, index: int, problem: str, advice: str) -> InputError:
+class RowError(InputError):
+    """One row of a split cannot be read; made by `row_error`.
+
+    Attributes:
+        row: what is wrong with which row.
+        advice: what to do.
+    """
+
+    row: str
+    advice: str
+
+
+def row_error(split: str, index: int, problem: str, advice: str) -> RowError:
     """The error for one bad row.
 
     Args:
         split: name of the split.
-        index: position of the row, from 0; the message counts from 1, without a header line.
-        problem: what is wrong with it.
+        index: position of the row in its split, from 0; the message counts from 1.
+        problem: what is wrong, as in "row 7 of 'train' <problem>".
         advice: what to do.
     """
-    return InputError(f"row {index + 1} of {split!r} {problem}. {advice}")
+    row = f"row {index + 1} of {split!r} {problem}"
+    error = RowError(f"{row}. {advice}")
+    error.row, error.advice = row, advice
+    return error
+
+
+def read_each(read: Callable[[Row], Read], rows: Iterable[Row]) -> list[Read]:
+    """What a function makes of each row; the first five rows that it refuses are one error.
+
+    Args:
+        read: of one row.
+        rows: of a split.
+
+    Raises:
+        RowError: if the function raises it.
+    """
+    made: list[Read] = []
+    errors: list[RowError] = []
+    for row in rows:
+        try:
+            made.append(read(row))
+        except RowError as error:  # noqa: PERF203  # the error is per row
+            errors.append(error)
+            if len(errors) == MOST_ERRORS:
+                break
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        more = "There may be more. " if len(errors) == MOST_ERRORS else ""
+        raise RowError(f"{'; '.join(error.row for error in errors)}. {more}{errors[0].advice}")
+    return made
 
 
 def text_of(value: Any) -> str | None:

@@ -34,7 +34,7 @@ def encode_split(
         **more: the function's further arguments.
 
     Raises:
-        InputError: for a column that is not there, the first bad row, or if no row is left.
+        InputError: for a column that is not there, the first five bad rows, or if no row is left.
     """
     texts, label = reading.text_columns, reading.label_column
     check_columns(rows, texts, reading.split, "text_column" if reading.template is None else "template")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning_prefix.data.checks import MOST_ERRORS
 from lightning_prefix.data.formats.conll import conll_rows
 from lightning_prefix.data.formats.po import po_rows
 from lightning_prefix.data.formats.squad import is_squad, squad_rows
@@ -57,24 +58,30 @@ def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
             reader = csv.reader(stream, delimiter=_delimiter(path), strict=True)
             next(reader)
             number = 0
+            wrong: list[str] = []
             try:
                 for fields in reader:
                     if not fields:
                         continue  # an empty line
                     number += 1
                     if len(fields) != len(names):
-                        raise InputError(
-                            f"row {number} of {path} (line {reader.line_num}) has {len(fields)} fields; the "
-                            f"header names {len(names)} columns: {', '.join(names)}. Put fields that contain "
-                            f"{_delimiter(path)!r} in double quotes."
-                        )
-                    yield {name: field or None for name, field in zip(names, fields, strict=True)}
+                        of = "" if wrong else f" of {path}"
+                        wrong.append(f"row {number}{of} (line {reader.line_num}) has {len(fields)} fields")
+                    if len(wrong) == MOST_ERRORS:
+                        break
+                    if not wrong:
+                        yield {name: field or None for name, field in zip(names, fields, strict=True)}
             except csv.Error as error:
                 raise InputError(
                     f"row {number + 1} of {path} (line {reader.line_num}) is malformed: {error}. A field "
                     "that starts with a double quote must end with one, and quotes inside it are doubled. "
                     "Correct the row."
                 ) from None
+        if wrong:
+            raise InputError(
+                f"{', '.join(wrong)}; the header names {len(names)} columns: {', '.join(names)}. Put fields that "
+                f"contain {_delimiter(path)!r} in double quotes."
+            )
     finally:
         csv.field_size_limit(limit)
 

@@ -7,7 +7,7 @@ from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.data.files import EXTENSIONS, is_path_like, missing_file, read_file, read_parallel
 from lightning_prefix.data.formats.parallel import language_of
 from lightning_prefix.data.readers import extension
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, hub_advice
 
 if TYPE_CHECKING:
     import datasets
@@ -226,8 +226,9 @@ def _load_hub(name: str, subset: str | None, revision: str | None) -> Splits:
     except Exception as error:  # the hub's client has no common base for "offline", "gated", "not found"
         raise InputError(
             f"the data set {name!r}{f' ({subset})' if subset else ''} could not be loaded from the Hugging "
-            f"Face hub: {str(error).splitlines()[0] if str(error) else type(error).__name__}. Check the id, "
-            f"`subset` and the connection, or give local data: a file ({', '.join(EXTENSIONS)}), a folder "
-            "with train, validation and test files, or an asset such as asset:movie-reviews."
+            f"Face hub: {str(error).splitlines()[0].rstrip('.') if str(error) else type(error).__name__}. "
+            f"{hub_advice(error)}Check the id, `subset` and the connection, or give local data: a file "
+            f"({', '.join(EXTENSIONS)}), a folder with train, validation and test files, or an asset such as "
+            "asset:movie-reviews."
         ) from error
     return dict(loaded)

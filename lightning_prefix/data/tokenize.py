@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning_prefix.assets import asset_path, is_asset
-from lightning_prefix.data.checks import row_error, text_of
+from lightning_prefix.data.checks import read_each, row_error, text_of
 from lightning_prefix.data.preprocess import preprocess_text
 from lightning_prefix.data.reading import LABEL, Reading
 from lightning_prefix.data.templates import fit_template
-from lightning_prefix.errors import InputError
+from lightning_prefix.errors import InputError, hub_advice
 
 __all__ = ["encode_rows", "load_tokenizer", "padding_values", "resolve_max_length", "tokenizer_fingerprint"]
 
@@ -42,8 +42,9 @@ def load_tokenizer(name: str, **languages: str) -> Any:
         return AutoTokenizer.from_pretrained(folder, **languages)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"the tokenizer {name!r} could not be loaded: {str(error).splitlines()[0]}. Give the hub id or "
-            "the folder of a tokenizer or backbone, such as tokenizer='distilbert/distilroberta-base'."
+            f"the tokenizer {name!r} could not be loaded: {str(error).splitlines()[0].rstrip('.')}. "
+            f"{hub_advice(error)}Give the hub id or the folder of a tokenizer or backbone, such as "
+            "tokenizer='distilbert/distilroberta-base'."
         ) from error
 
 
@@ -110,7 +111,7 @@ def encode_rows(rows: dict[str, list[Any]], indices: list[int], reading: Reading
         (whether the text was too long).
 
     Raises:
-        InputError: for the first row without text or with a bad label.
+        InputError: for the first five rows without text, or with a bad label.
     """
     kept, texts = texts_of_rows(rows, indices, reading)
     places = [indices[position] for position in kept]
@@ -126,9 +127,9 @@ def texts_of_rows(
     """The positions in the batch of the rows that have text, and their texts by column, preprocessed.
 
     Raises:
-        InputError: for the first row without text, unless `drop_empty`.
+        InputError: for the first five rows without text, unless `drop_empty`.
     """
-    read = [_texts_of_row(rows, position, index, reading) for position, index in enumerate(indices)]
+    read = read_each(lambda place: _texts_of_row(rows, *place, reading), enumerate(indices))
     kept = [position for position, texts in enumerate(read) if texts is not None]
     return kept, [texts for texts in read if texts is not None]
 
@@ -165,13 +166,13 @@ def labels_of_rows(
     """What is trained on, for the rows at the positions `kept` of the batch; None if no labels are read.
 
     Raises:
-        InputError: for the first bad label.
+        InputError: for the first five bad labels.
     """
     column, read_label = reading.label_column, reading.read_label
     if column is None or read_label is None:
         return None
     cells = rows[LABEL]
-    return [label_of_row(cells[n], indices[n], column, reading.split, read_label) for n in kept]
+    return read_each(lambda n: label_of_row(cells[n], indices[n], column, reading.split, read_label), kept)
 
 
 def label_of_row(value: Any, index: int, column: str, split: str, read_label: Callable[[Any], Any]) -> Any:

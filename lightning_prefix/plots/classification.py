@@ -7,6 +7,7 @@ import numpy as np
 
 from lightning_prefix.errors import InputError
 from lightning_prefix.plots.figure import BLUE, COLOURS, GREY, subplots
+from lightning_prefix.plots.fonts import use_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,6 +107,7 @@ def plot_confusion_matrix(
     accuracy = np.trace(counts) / counts.sum()
     panel.set(xlabel="predicted class", ylabel="true class", title=f"accuracy {accuracy:.3f}, {counts.sum()} rows")
     figure.colorbar(image, ax=panel, label="share of the true class's rows")
+    use_fonts(figure)
     return figure, panel
 
 

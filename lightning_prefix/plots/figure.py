@@ -1,5 +1,6 @@
 """What all pictures share: matplotlib, colours, heat maps, files."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,5 +118,7 @@ def drawing_to_files() -> Iterator[None]:
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure in one move, in the format of the suffix: png, svg, pdf."""
     half = path.with_name(f".half-{path.name}")
-    figure.savefig(half, dpi=120, bbox_inches="tight")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # said once, in words, by `use_fonts`
+        figure.savefig(half, dpi=120, bbox_inches="tight")
     half.replace(path)

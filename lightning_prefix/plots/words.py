@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from lightning_prefix.backbone import PrefixedModel
 from lightning_prefix.errors import InputError
 from lightning_prefix.plots.figure import COLOURS, subplots
+from lightning_prefix.plots.fonts import use_fonts
 from lightning_prefix.prefix import PromptPrefix
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def plot_nearest_words(words: list[list[NearWord]]) -> "tuple[Figure, Axes]":
     panel.set_yticks(range(len(words)))
     panel.set(xlabel="rank", ylabel="position of the prompt", title="nearest tokens of the vocabulary")
     figure.colorbar(image, ax=panel, label="cosine similarity")
+    use_fonts(figure)
     return figure, panel
 
 

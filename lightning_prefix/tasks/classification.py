@@ -28,6 +28,18 @@ _TINY = 1e-7
 class TextClassification(ScoringTask):
     """Sentiment, topic, entailment and the like, with cross-entropy.
 
+    Data: a column of texts (`text_column`), or two (`pair_column`), and one of labels (`label_column`): names, numbers
+    or, with `multi_label`, lists or texts with commas. The classes are those of the train split. All predictions of one
+    class are a sign of a rate that is too high, or of a rare class: see `head_learning_rate` and `class_weights`.
+
+    A YAML for `fit --config`::
+
+        model: {class_path: TextClassification, init_args: {backbone: asset:minilm-l6}}
+        data:
+          class_path: TextClassificationDataModule
+          init_args: {source: reviews.csv, text_column: review, label_column: stars}
+        trainer: {max_epochs: 5}
+
     Metrics: `accuracy` and macro `f1`; for multi-label `f1` (micro), `f1_macro` and `exact_match`. Higher is better.
 
     Args:

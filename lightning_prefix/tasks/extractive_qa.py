@@ -26,6 +26,18 @@ _LIMIT = torch.finfo(torch.float32).max
 class ExtractiveQA(ScoringTask):
     """Question answering as in SQuAD, with cross-entropy over the first and the last token of the answer.
 
+    Data: SQuAD's json files or data sets, or a table with a column of questions (`question_column`), one of contexts
+    (`context_column`) and one of answers that stand in them (`answers_column`), empty where there is none. Long
+    contexts are read in windows (`max_length`, `stride`).
+
+    A YAML for `fit --config`::
+
+        model: {class_path: ExtractiveQA, init_args: {backbone: asset:minilm-l6}}
+        data:
+          class_path: ExtractiveQADataModule
+          init_args: {source: {train: train.json, validation: dev.json}}
+        trainer: {max_epochs: 5}
+
     Metrics: `exact_match` and `f1`, 0..100; where some questions have no answer also `f1_answerable` and
     `no_answer_accuracy`. Higher is better. With `no_answer`, "no answer" is given where its score is higher than that
     of the best span by more than a threshold, which is the best one for `f1` on the validation split of `fit`; it is

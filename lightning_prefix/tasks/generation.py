@@ -30,6 +30,19 @@ _SAMPLES_FILE = "samples.jsonl"
 class TextGeneration(PrefixTask):
     """Writes a text for a text: summaries, text from tables, and whatever else has a source and a target.
 
+    Data: a column of sources (`text_column`), or several in a `template`, and one of targets (`target_column`): a text,
+    or a list of texts that are all right.
+
+    A YAML for `fit --config`::
+
+        model: {class_path: TextGeneration, init_args: {backbone: asset:smollm2-135m}}
+        data:
+          class_path: TextGenerationDataModule
+          init_args: {source: articles.jsonl, text_column: article, target_column: summary}
+        trainer: {max_epochs: 5}
+
+    Metrics: `bleu`, `rouge1`, `rouge2` and `rougeL` by default, 0 to 100, higher is better; others with `metrics`.
+
     The backbone is a causal language model or an encoder-decoder; nothing but the prefix is trained. The loss counts
     target tokens only, and logits are made at their positions only. `val/loss` is the mean over target tokens (nats),
     `val/perplexity` its exponential; the metrics below read texts that the model writes for the first `decoded_rows`

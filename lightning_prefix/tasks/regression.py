@@ -20,6 +20,17 @@ _ROUNDING = 1e-5  # of weights that add up
 class TextRegression(ScoringTask):
     """Ratings, similarity and the like, with the mean squared error.
 
+    Data: a column of texts (`text_column`), or two (`pair_column`) whose similarity is asked for, and one of numbers
+    (`label_column`). Numbers far from 0 are learnt slowly: bring them near it, such as 1 to 5 to -1 to 1.
+
+    A YAML for `fit --config`::
+
+        model: {class_path: TextRegression, init_args: {backbone: asset:minilm-l6}}
+        data:
+          class_path: TextRegressionDataModule
+          init_args: {source: ratings.csv, text_column: review, label_column: rating}
+        trainer: {max_epochs: 5}
+
     Metrics: `pearson` and `spearman` (higher is better), `mse` (lower is better).
 
     Args:

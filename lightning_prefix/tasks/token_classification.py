@@ -25,6 +25,17 @@ _ENTITY_TAG = re.compile(r"O$|[BIESLU](-|$)")
 class TokenClassification(ScoringTask):
     """Named entities, parts of speech and the like: cross-entropy at the first token of each word.
 
+    Data: a column of words (`tokens_column`) and one of tags (`tags_column`), as lists or as texts with blanks; or a
+    file in CoNLL's format, one word and its tag a line, a blank line between sentences.
+
+    A YAML for `fit --config`::
+
+        model: {class_path: TokenClassification, init_args: {backbone: asset:minilm-l6}}
+        data:
+          class_path: TokenClassificationDataModule
+          init_args: {source: {train: train.conll, test: test.conll}}
+        trainer: {max_epochs: 5}
+
     Metrics, higher is better: micro `precision`, `recall` and `f1` of whole entities, and `accuracy` of tags. Words
     that `max_length` cut off count as predicted "O". Tags without a B- or I- are read as with I-: neighbours with the
     same tag are one entity; for parts of speech look at `accuracy`.

@@ -12,6 +12,17 @@ from lightning_prefix.tasks.generation import MetricName, TextGeneration
 class Translation(TextGeneration):
     """Translates; languages, and the tokens that a multilingual backbone needs for them, come from the data.
 
+    Data: parallel files (train.en, train.de), TMX, po, or a table with a column for each language (`source_column`,
+    `target_column`). Swap `source_language` and `target_language` for the other direction.
+
+    A YAML for `fit --config`::
+
+        model: {class_path: Translation, init_args: {backbone: asset:marian-en-pt}}
+        data:
+          class_path: TranslationDataModule
+          init_args: {source: texts.csv, source_language: en, target_language: pt}
+        trainer: {max_epochs: 5}
+
     Metrics: `bleu` and `chrf`, 0 to 100, higher is better; their signatures are printed with the test's.
     Arguments are those of `TextGeneration`.
 

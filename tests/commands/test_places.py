@@ -168,8 +168,18 @@ def test_odd_yaml_has_an_error_too(more, capsys):
 def test_what_is_nowhere_has_no_place(capsys):
     Path("bad.yaml").write_text(CONFIG.partition("data:")[0])
     shown = error(capsys, "fit", "--config", "bad.yaml")
-    assert "required: fit.data" in shown
+    assert "--data is missing: give --data TextClassificationDataModule" in shown
     assert "bad.yaml" not in shown
+
+
+def test_what_is_missing_is_named_as_it_is_typed(capsys):
+    assert "error: --model is missing: give --model TextClassification, or another of Dialogue," in error(capsys, "fit")
+    for command in ("cross-validate", "tune"):  # without a word behind them, too
+        shown = error(capsys, command)
+        assert "--model is missing" in shown
+        assert "--data is missing" in shown
+    shown = error(capsys, "fit", "--model", "TextClassification", "--data", "TextClassificationDataModule")
+    assert "--model.backbone is missing" in shown
 
 
 def check(shown: str, file: str, text: str, line: str, marked: str) -> None:

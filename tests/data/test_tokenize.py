@@ -125,5 +125,9 @@ def test_missing_tokenizer(monkeypatch):
         raise OSError("We couldn't connect\nto the hub")
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", from_pretrained)
-    with pytest.raises(InputError, match=r"the tokenizer 'nope' could not be loaded: We couldn't connect. Give"):
+    with pytest.raises(
+        InputError,
+        match=r"the tokenizer 'nope' could not be loaded: We couldn't connect. The Hugging Face "
+        r"hub cannot be reached from here: give a folder .* an asset .* HF_ENDPOINT",
+    ):
         load_tokenizer("nope")
