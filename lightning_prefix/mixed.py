@@ -263,7 +263,7 @@ class MixedPredictor:
         for name, own in by_name.items():
             texts, predictor = [rows[i][1] for i in own], self._predictors[name]
             batch = predictor._batch(predictor.data.encode_inputs(texts), texts)
-            inputs[name] = PrefixTask.inputs(predictor.task, batch)
+            inputs[name] = PrefixTask.inputs(cast("Any", predictor.task), batch)
         first = next(iter(by_name))
         task = cast("TextGeneration", self._predictors[first].task)
         joined = self._joined(first, inputs)

@@ -21,7 +21,7 @@ from lightning_prefix.serving.worker import Ticket, Worker
 __all__ = ["PrefixAPI", "PrefixLoop"]
 
 
-class PrefixAPI(LitAPI):
+class PrefixAPI(LitAPI):  # type: ignore[misc]
     """Loads the backbone and the prefixes in LitServe's worker process, and knows who may ask.
 
     Args:
@@ -72,7 +72,7 @@ class PrefixAPI(LitAPI):
             )
 
 
-class PrefixLoop(LitLoop):
+class PrefixLoop(LitLoop):  # type: ignore[misc]
     """Reads LitServe's queue of requests and hands them to the worker's threads."""
 
     def run(

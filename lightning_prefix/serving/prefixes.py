@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.data import DialogueDataModule, data_from
@@ -72,7 +72,7 @@ def _described(name: str, folder: Path, overrides: dict[str, Any]) -> ServedPref
     if is_ensemble(folder):
         raise InputError(f"{folder} is an ensemble; serve prefixes, or one `soup` of its members.")
     stored = stored_task(folder)
-    task: Any = task_from(PrefixTask, stored["hyper_parameters"], overrides, lambda _: None, folder)
+    task: Any = task_from(cast("Any", PrefixTask), stored["hyper_parameters"], overrides, lambda _: None, folder)
     data = data_from(stored["data"], folder)
     writes = isinstance(task, TextGeneration)
     several = writes and any(task.generation.get(key, 1) != 1 for key in ("num_beams", "num_return_sequences"))

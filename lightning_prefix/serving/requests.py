@@ -129,7 +129,8 @@ def _check_writing(prefix: ServedPrefix, is_streamed: bool, options: Mapping[str
         what = "writes several texts at a time (num_beams)" if prefix.writes else "writes no text"
         raise RequestError(
             422,
-            f"{prefix.name!r} is a {prefix.task} that {what}; leave out stream, max_tokens, stop, temperature and top_p.",
+            f"{prefix.name!r} is a {prefix.task} that {what}; leave out stream, max_tokens, stop, temperature and "
+            "top_p.",
         )
 
 

@@ -25,7 +25,7 @@ __all__ = ["PrefixSpec"]
 _DONE = "data: [DONE]\n\n"
 
 
-class PrefixSpec(LitSpec):
+class PrefixSpec(LitSpec):  # type: ignore[misc]
     """Routes for all prefixes on one queue of LitServe, streamed answers beside others.
 
     Args:

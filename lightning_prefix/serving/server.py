@@ -1,5 +1,6 @@
 """A server: LitServe's, with this package's worker, routes and end."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,7 @@ __all__ = ["make_server", "serve_prefixes"]
 _POLL = 0.05  # seconds
 
 
-class _Server(LitServer):
+class _Server(LitServer):  # type: ignore[misc]
     def _init_manager(self, num_api_servers: int) -> Any:
         """Signals to the whole group of processes do not end the one with the queues; LitServe ends it itself."""
         own = signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -85,6 +86,7 @@ def serve_prefixes(words: Sequence[str], settings: ServerSettings, **overrides: 
             state.is_stopping.set()
             _wait_for_last(state, settings.stop_timeout)
         state.is_stopped.set()
+        logging.getLogger("litserve.server").setLevel(logging.CRITICAL + 1)  # its monitor outlives what it asks
         raise KeyboardInterrupt  # which LitServe takes as the end
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,7 +117,7 @@ def _wait_for_last(state: ServerState, seconds: float) -> None:
         time.sleep(_POLL)
 
 
-async def _answer_error(request: Any, error: Any) -> JSONResponse:
+async def _answer_error(_: Any, error: Any) -> JSONResponse:
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     return JSONResponse(error_body(error), error.status, headers)
 
@@ -126,5 +128,5 @@ async def _answer_http_error(request: Any, error: Any) -> JSONResponse:
     return JSONResponse(error_body(RequestError(error.status_code, text)), error.status_code, error.headers)
 
 
-async def _answer_failure(request: Any, error: Any) -> JSONResponse:
+async def _answer_failure(*_: Any) -> JSONResponse:
     return JSONResponse(error_body(RequestError(500, "the server failed; see its log.")), 500)

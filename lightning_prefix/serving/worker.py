@@ -4,6 +4,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
@@ -121,11 +122,9 @@ class _Group:
         """What waits, at least one."""
         tickets = [self._inbox.get()]
         until = time.monotonic() + self._settings.batch_timeout
-        while len(tickets) < self._settings.batch_size:
-            try:
+        with suppress(Empty):
+            while len(tickets) < self._settings.batch_size:
                 tickets.append(self._inbox.get(timeout=max(until - time.monotonic(), 0)))
-            except Empty:
-                break
         return tickets
 
     def answer(self, tickets: Sequence[Ticket]) -> None:
