@@ -83,7 +83,8 @@ class Gate:
 
 async def _refuse(send: Any, message: str) -> None:
     body = json.dumps(error_body(RequestError(503, message))).encode()
-    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1"), (b"connection", b"close")]
+    length = str(len(body)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
