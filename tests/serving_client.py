@@ -51,26 +51,21 @@ class RunningServer:
         """Status, what JSON or text came, and headers; bytes are sent as they are."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, named)  # noqa: S310
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, named)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
                 return response.status, _read(response), response.headers
         except urllib.error.HTTPError as error:
             return error.code, _read(error), error.headers
 
-    def events(self, path: str, body: Any) -> list[Any]:
+    def events(self, path: str, body: Any, **headers: str) -> list[Any]:
         """Of a streamed answer."""
-        status, text, headers = self.ask(path, body)
+        status, text, told = self.ask(path, body, **headers)
         assert status == 200, text
-        assert headers["content-type"].startswith("text/event-stream")
+        assert told["content-type"].startswith("text/event-stream")
         lines = [line.removeprefix("data: ") for line in text.splitlines() if line]
         assert lines.pop() == "[DONE]"
         return [json.loads(line) for line in lines]
-
-    def stop(self, number: int = signal.SIGTERM, *, whole_group: bool = False) -> int:
-        """The exit code after a signal."""
-        (os.killpg if whole_group else os.kill)(self.process.pid, number)
-        return self.process.wait(60)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -83,11 +78,12 @@ def _read(response: Any) -> Any:
     return json.loads(text) if response.headers.get("content-type", "").startswith("application/json") else text
 
 
-async def post(connection: Any, body: Any) -> tuple[int, Any]:
+async def post(connection: Any, body: Any, key: str) -> tuple[int, Any]:
     """One request to `/predict` on an open connection, which stays open."""
     reader, writer = connection
     data = json.dumps(body).encode()
-    writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\nContent-Length: {len(data)}\r\n\r\n"
+    writer.write(head.encode() + data)
     await writer.drain()
     status = int((await reader.readline()).split()[1])
     length = 0
@@ -98,7 +94,9 @@ async def post(connection: Any, body: Any) -> tuple[int, Any]:
     return status, json.loads(await reader.readexactly(length))
 
 
-async def load(port: int, bodies: list[Any], at_once: int) -> tuple[list[tuple[int, Any] | None], list[float]]:
+async def load(
+    port: int, bodies: list[Any], at_once: int, key: str = ""
+) -> tuple[list[tuple[int, Any] | None], list[float]]:
     """All requests, so many at a time: answers in their order, None for a lost one, and the seconds of each."""
     answers: list[tuple[int, Any] | None] = [None] * len(bodies)
     seconds = [0.0] * len(bodies)
@@ -110,7 +108,7 @@ async def load(port: int, bodies: list[Any], at_once: int) -> tuple[list[tuple[i
             began = time.perf_counter()
             try:
                 connection = connection or await asyncio.open_connection("127.0.0.1", port)
-                answers[index] = await post(connection, bodies[index])
+                answers[index] = await post(connection, bodies[index], key)
             except (OSError, IndexError, asyncio.IncompleteReadError):  # closed without an answer
                 connection = None
             seconds[index] = time.perf_counter() - began

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -76,6 +77,7 @@ def serve_prefixes(words: Sequence[str], settings: ServerSettings, **overrides: 
     Raises:
         InputError: for folders that cannot be served, a port that is taken, or a worker that died.
     """
+    _check_port(settings)
     server, state = make_server(words, settings, **overrides)
     own = os.getpid()
 
@@ -107,6 +109,18 @@ def serve_prefixes(words: Sequence[str], settings: ServerSettings, **overrides: 
             process.kill()
     if not state.is_stopping.is_set():
         raise InputError("the process that held the backbone ended; see its message above.")
+
+
+def _check_port(settings: ServerSettings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+        except OSError as error:
+            raise InputError(
+                f"port {settings.port} of {settings.host} cannot be had ({error}); give another."
+            ) from error
 
 
 def _wait_for_last(state: ServerState, seconds: float) -> None:

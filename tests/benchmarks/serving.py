@@ -24,7 +24,23 @@ from serving_client import RunningServer, load
 
 import lightning_prefix as lp
 
-WORDS = "a the film plot story actor good bad dull warm funny long short scene end of and but with never".split()
+WORDS = [
+    "a",
+    "the",
+    "film",
+    "plot",
+    "story",
+    "good",
+    "bad",
+    "dull",
+    "funny",
+    "long",
+    "scene",
+    "of",
+    "and",
+    "but",
+    "never",
+]
 CHECKED, CHECKED_TASKS, AT_ONCE, TOLERANCE = 2_000, 8, 64, 1e-4
 
 
@@ -92,7 +108,9 @@ def checked(server: RunningServer, folders: list[Path]) -> None:
     expected: list[Any] = [None] * CHECKED
     for place, folder in enumerate(folders[:CHECKED_TASKS]):
         own = range(place, CHECKED, CHECKED_TASKS)
-        for index, result in zip(own, lp.Predictor.from_pretrained(folder)([bodies[i]["input"] for i in own]), strict=True):
+        for index, result in zip(
+            own, lp.Predictor.from_pretrained(folder)([bodies[i]["input"] for i in own]), strict=True
+        ):
             expected[index] = result
     began = time.perf_counter()
     answers, seconds = asyncio.run(load(server.port, bodies, CHECKED))

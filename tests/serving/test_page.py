@@ -69,4 +69,4 @@ def test_a_visitor_tries_prefixes(page, server, tmp_path):
     page.wait("document.getElementById('error').innerText.includes('2000 are read')")
     assert page.said("Runtime.exceptionThrown") == []
     asked = [event["request"]["url"] for event in page.said("Network.requestWillBeSent")]
-    assert all(url.startswith(f"http://127.0.0.1:{server.port}/") or url.startswith("data:") for url in asked)
+    assert all(url.startswith((f"http://127.0.0.1:{server.port}/", "data:")) for url in asked)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lightning_prefix.errors import InputError
 from lightning_prefix.serving.jobs import Job, RequestError
 from lightning_prefix.serving.prefixes import ServedPrefix
 from lightning_prefix.serving.requests import chat_job, predict_jobs, read_json
@@ -106,7 +107,7 @@ def test_bodies_that_are_no_object(body):
 
 def test_settings(monkeypatch):
     for wrong in ({"port": 80}, {"host": "example"}, {"batch_size": 0}, {"timeout": 0}, {"max_new_tokens": 0}):
-        with pytest.raises(Exception, match="is given|are given"):
+        with pytest.raises(InputError, match=r"is given|are given"):
             ServerSettings(**wrong)
     assert ServerSettings().key is None
     monkeypatch.setenv(KEY_VARIABLE, "from outside")

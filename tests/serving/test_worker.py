@@ -55,7 +55,9 @@ def test_prefixes_of_one_class_share_a_pass(worker, desk, folders):
     assert [answer.rows for answer in found] == [4, 4, 4, 4]
     for name, answer in zip(names, found, strict=True):
         expected = lp.Predictor.from_pretrained(folders.by_name[name])("the good film")
-        assert answer.output == pytest.approx(expected) if name == "stars" else answer.output["label"] == expected["label"]
+        assert (
+            answer.output == pytest.approx(expected) if name == "stars" else answer.output["label"] == expected["label"]
+        )
 
 
 def test_texts_of_several_prefixes_are_written_in_one_pass_and_end_alone(desk, folders):
