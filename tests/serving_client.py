@@ -67,6 +67,14 @@ class RunningServer:
         assert lines.pop() == "[DONE]"
         return [json.loads(line) for line in lines]
 
+    def is_anybody_left(self) -> bool:
+        """Of the processes of the server."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)

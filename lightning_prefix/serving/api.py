@@ -48,12 +48,16 @@ class PrefixAPI(LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load; signals to the whole group of processes wait until the last answer is given."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if self.is_stopped.is_set() else None)
+        signal.signal(signal.SIGTERM, self._end)
         try:
             self.worker = Worker(self.prefixes, self.settings, self.settings.device, self.overrides)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise
+
+    def _end(self, *_: Any) -> None:
+        if self.is_stopped.is_set():
+            raise SystemExit(0)
 
     def authorize(self, request: Request) -> None:
         """LitServe's hook before each route.

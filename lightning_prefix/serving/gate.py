@@ -1,6 +1,7 @@
 """What every request goes through: the count of requests in flight, and the end of the server."""
 
 import json
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,7 @@ class Gate:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or refuse it with 503."""
         if scope["type"] != "http":
+            self._hold_signals()
             await self._app(scope, receive, send)
             return
         path, began, statuses = scope["path"], time.perf_counter(), [500]
@@ -66,6 +68,12 @@ class Gate:
                 self._add(-1)
         route = path if path in _ROUTES else "other"
         self._state.metrics.count_request(route, statuses[0], time.perf_counter() - began)
+
+    def _hold_signals(self) -> None:
+        """Signals to the whole group of processes do not close the server before the last answer."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            own: Any = signal.getsignal(number)  # uvicorn's
+            signal.signal(number, lambda *given, own=own: own(*given) if self._state.is_stopped.is_set() else None)
 
     async def _answer(self, waiting: int, scope: Any, receive: Any, send: Any) -> None:
         if self._state.is_stopping.is_set():

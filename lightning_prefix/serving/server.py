@@ -102,7 +102,7 @@ def serve_prefixes(words: Sequence[str], settings: ServerSettings, **overrides: 
             generate_client_file=False,
             timeout_keep_alive=30,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError, ConnectionError):  # the last two: the processes beside this one are gone
         pass
     finally:
         for process in multiprocessing.active_children():

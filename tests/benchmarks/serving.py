@@ -24,23 +24,7 @@ from serving_client import RunningServer, load
 
 import lightning_prefix as lp
 
-WORDS = [
-    "a",
-    "the",
-    "film",
-    "plot",
-    "story",
-    "good",
-    "bad",
-    "dull",
-    "funny",
-    "long",
-    "scene",
-    "of",
-    "and",
-    "but",
-    "never",
-]
+WORDS = ["a", "the", "film", "plot", "story", "good", "bad", "dull", "funny", "long", "of", "and", "never"]
 CHECKED, CHECKED_TASKS, AT_ONCE, TOLERANCE = 2_000, 8, 64, 1e-4
 
 
