@@ -18,6 +18,7 @@ from lightning_prefix.data import data_from
 from lightning_prefix.data.collate import join
 from lightning_prefix.errors import InputError
 from lightning_prefix.predictor import Predictor, Text
+from lightning_prefix.row_writer import RowsStreamer, RowWriter
 from lightning_prefix.streaming import stream_text
 from lightning_prefix.tasks import PrefixTask, TextGeneration
 from lightning_prefix.tasks import checkpoint as checkpoints
@@ -236,6 +237,49 @@ class MixedPredictor:
             return torch.cat([pad(part, (0, width - part.shape[-1])) for part in found])
 
         return hook
+
+    def write(self, rows: Sequence[tuple[str, Text]], writers: Sequence[RowWriter], **generation: Any) -> None:
+        """Texts of several rows in one pass, each told to its writer as it is written.
+
+        Args:
+            rows: name of the prefix, and what it reads; the prefixes are to write alike (`way_of_writing`).
+            writers: one for each row.
+            generation: options of transformers' `generate` that count more than those of the tasks.
+
+        Raises:
+            InputError: for a name that is not there, an input that lacks a column, prefixes that write no texts,
+                several at a time, or each in another way.
+        """
+        ways = {self.way_of_writing(name) for name, _ in rows}
+        if len(ways) > 1 or None in ways:
+            raise InputError(
+                f"{', '.join(dict.fromkeys(name for name, _ in rows))} do not write one text a row in one way; call "
+                "the predictor instead, or ask for each alone."
+            )
+        by_name: dict[str, list[int]] = defaultdict(list)
+        for index, (name, _) in enumerate(rows):
+            by_name[name].append(index)
+        inputs = {}
+        for name, own in by_name.items():
+            texts, predictor = [rows[i][1] for i in own], self._predictors[name]
+            batch = predictor._batch(predictor.data.encode_inputs(texts), texts)
+            inputs[name] = PrefixTask.inputs(cast("Any", predictor.task), batch)
+        first = next(iter(by_name))
+        task = cast("TextGeneration", self._predictors[first].task)
+        joined = self._joined(first, inputs)
+        read = joined["attention_mask"].sum(1).tolist()
+        chosen = [writers[i] for own in by_name.values() for i in own]
+        streamer = RowsStreamer(chosen, task.tokenizer, task.ends(generation), read, task.is_encoder_decoder)
+        with torch.inference_mode(), self._reading({name: len(own) for name, own in by_name.items()}):
+            task.write(joined, streamer=streamer, stopping_criteria=[streamer], **generation)
+
+    def way_of_writing(self, name: str) -> str | None:
+        """Equal for prefixes whose rows `write` takes together; None for one that does not write one text a row."""
+        task: Any = self.predictor(name).task
+        if not isinstance(task, TextGeneration):
+            return None
+        several = [key for key in ("num_beams", "num_return_sequences") if task.generation.get(key, 1) != 1]
+        return None if several else _pass_of(name, task)
 
     def stream_text(self, name: str, text: Text, **generation: Any) -> Iterator[str]:
         """The generated text for one input, piece by piece, as of `Predictor.stream_text`.

@@ -18,6 +18,7 @@ from lightning_prefix.commands import (
     plot,
     prefixes,
     schema,
+    serve,
     tasks,
     tune,
 )
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, ModuleType] = {
     "plot": plot,
     "prefixes": prefixes,
     "schema": schema,
+    "serve": serve,
     "tasks": tasks,
     "tune": tune,
 }

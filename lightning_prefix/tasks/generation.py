@@ -277,6 +277,16 @@ class TextGeneration(PrefixTask):
         _check_generation(options)
         self.generation.update(options)
 
+    def ends(self, options: dict[str, Any]) -> list[int]:
+        """Tokens after which a text ends.
+
+        Args:
+            options: of `generate` that count more than `generation`.
+        """
+        own = cast("Any", self.model).backbone.generation_config.eos_token_id
+        ends = {**self._generation_arguments(), **options}.get("eos_token_id", own)
+        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
     def _generation_arguments(self) -> dict[str, Any]:
         arguments = {"do_sample": False, "max_new_tokens": 64, **self.data_generation, **self.generation}
         if "max_length" in self.generation:  # of both, `generate` would take the other one

@@ -1,0 +1,1 @@
+"""Prefixes behind HTTP; this needs `lightning-prefix[serve]`."""
