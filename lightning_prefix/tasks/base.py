@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.saving import _default_map_location, load_hparams_from_yaml
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
@@ -39,6 +40,7 @@ from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
 from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.card import model_card
+from lightning_prefix.tasks.collapse import OutputSpread
 from lightning_prefix.tasks.heads import Head, load_with_head
 from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
 from lightning_prefix.tasks.precision import round_frozen_only
@@ -50,6 +52,12 @@ _NO_INPUTS = ("labels", "index", "prompt_length")
 
 _TOO_FAST = (
     "Lower the learning_rate, set trainer.gradient_clip_val (for example 1.0), or use bf16-mixed or 32-true precision."
+)
+
+_COLLAPSED = (
+    "{name}: the answer is the same for every row. If it stays so in training, the learning rate is too high or the "
+    "warm-up too short: try a tenth as head_learning_rate, then a lower learning_rate, a longer warmup, or "
+    "GatedPrefixConfig, which starts as the frozen model; for classes of unequal size, class_weights."
 )
 
 
@@ -233,6 +241,7 @@ class PrefixTask(LightningModule, ABC):
         metrics = self.make_metrics()
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.spread = OutputSpread()
 
     def forward(self, batch: Batch) -> Tensor:
         """Outputs of the head, float32: for a classification (batch, labels).
@@ -286,8 +295,10 @@ class PrefixTask(LightningModule, ABC):
         values = {f"{name}/loss": mean_loss.compute(), **metrics.compute()}
         self.measured |= {key: float(value) for key, value in values.items()}
         self.log_dict(values, prog_bar=name == "val", sync_dist=True)
-        mean_loss.reset()
-        metrics.reset()
+        if self.spread.compute() and not (self.trainer.sanity_checking or self.without_prefix):
+            rank_zero_warn(_COLLAPSED.format(name=name))
+        for metric in (mean_loss, metrics, self.spread):
+            metric.reset()
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """One plain dict per row; `index` is its row number in the data."""

@@ -190,6 +190,10 @@ class TextClassification(ScoringTask):
         """Count one batch."""
         metrics.update(scores.sigmoid() if self.multi_label else scores, batch["labels"].long())
 
+    def outputs_and_references(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Numbers of labels; none for multi-label."""
+        return None if self.multi_label else (outputs.argmax(1), batch["labels"])
+
     def describe(self, scores: Tensor, batch: Batch) -> list[Classified]:
         """`label` (a list of them for multi-label) and `probabilities` by label name."""
         names = self._label_names()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -207,6 +208,9 @@ class TextGeneration(PrefixTask):
             references = [batch["references"][place] for place in chosen]
             texts = self.write({name: _rows(value, chosen) for name, value in batch.items()})
             metrics.update([candidates[0] for candidates in texts], references)
+            pairs = zip(texts, references, strict=True)
+            numbers = [[crc32((text or [""])[0].encode()) % _NUMBERS for text in pair] for pair in pairs]
+            self.spread.update(*torch.tensor(numbers, device=self.device).T)
             self._keep_samples(batch, chosen, texts, references)
 
     def answers(self, batch: Batch) -> list[Written]:
@@ -353,6 +357,10 @@ def _check_generation(given: dict[str, Any]) -> None:
             f"generation has {unknown[0]!r}, which transformers' GenerationConfig does not have"
             + (f"; did you mean {' or '.join(near)}?" if near else ", such as num_beams or max_new_tokens.")
         )
+
+
+_NUMBERS = 2**24
+"""Of texts; whole numbers up to it are exact in float32."""
 
 
 def _examples(batch: Batch) -> int | Tensor:

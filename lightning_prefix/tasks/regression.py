@@ -101,6 +101,10 @@ class TextRegression(ScoringTask):
         """Count one batch."""
         metrics.update(scores.squeeze(1), batch["labels"])
 
+    def outputs_and_references(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Values."""
+        return outputs.squeeze(1), batch["labels"]
+
     def describe(self, scores: Tensor, batch: Batch) -> list[Rated]:
         """`value` of each row."""
         return [{"value": value} for value in scores.squeeze(1).tolist()]

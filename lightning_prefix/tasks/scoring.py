@@ -59,6 +59,10 @@ class ScoringTask(PrefixTask):
     def update_metrics(self, metrics: MetricCollection, scores: Any, batch: Batch) -> None:
         """Count one batch."""
 
+    def outputs_and_references(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """For each row, or word, a number for the answer, and one for the right answer; None: no comparison."""
+        return None
+
     @abstractmethod
     def describe(self, scores: Any, batch: Batch) -> Sequence[Mapping[str, Any]]:
         """Results for people, one plain dict per row; see `lightning_prefix.tasks.results`."""
@@ -68,6 +72,8 @@ class ScoringTask(PrefixTask):
         outputs = self.outputs(batch)
         mean_loss.update(self.loss(outputs, batch), weight=self.loss_weight(outputs, batch))
         self.update_metrics(metrics, self.scores(outputs, batch), batch)
+        if (found := self.outputs_and_references(outputs, batch)) is not None:
+            self.spread.update(*found)
 
     def answers(self, batch: Batch) -> Sequence[Mapping[str, Any]]:
         """The scores, described."""

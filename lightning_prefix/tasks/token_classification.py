@@ -130,6 +130,11 @@ class TokenClassification(ScoringTask):
         references = [[_as_entity_tag(tag) for tag in tags] for tags in batch["tags"]]
         metrics.update(predictions, references)
 
+    def outputs_and_references(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Numbers of the tags of words."""
+        is_word = batch["labels"] != NO_LABEL
+        return outputs.argmax(-1)[is_word], batch["labels"][is_word]
+
     def describe(self, scores: list[Tensor], batch: Batch) -> list[Tagged]:
         """Tags and entities of each row."""
         return [
