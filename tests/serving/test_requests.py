@@ -8,8 +8,6 @@ from lightning_prefix.serving.prefixes import ServedPrefix
 from lightning_prefix.serving.requests import chat_job, predict_jobs, read_json
 from lightning_prefix.serving.settings import KEY_VARIABLE, ServerSettings
 
-pytest.importorskip("litserve")
-
 
 def prefix(name: str, task: str, *, writes=False, streams=False, chats=False) -> ServedPrefix:
     return ServedPrefix(name, "folder", task, ("text",), writes, streams, chats)
