@@ -17,7 +17,8 @@ class PredictionWriter(Callback):
     Every process writes a shard as it goes, so memory stays flat; at the end the first one merges them.
 
     Args:
-        path: the file; `predictions.jsonl` in the run's folder when null.
+        path: the file; `predictions.jsonl` in the run's folder when null. The command line takes the folder of the run
+            that the checkpoint belongs to.
     """
 
     def __init__(self, path: str | None = None) -> None:
