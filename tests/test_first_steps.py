@@ -80,6 +80,7 @@ def test_from_a_csv_to_predictions(own_data, capsys, caplog, recwarn):
     assert [path.name for path in Path("lightning_logs").iterdir()] == ["version_0"]
     assert not Path("config.yaml").exists()
     answers = Path("lightning_logs/version_0/predictions.jsonl").read_text().splitlines()
+    assert Path("lightning_logs/version_0/predictions-2.jsonl").read_text().splitlines() == answers  # of the folder
     assert [json.loads(line)["review"] for line in answers] == ["the good film", "a bad plot"]
     main(["validate", *trained.split()])
     said = [str(warning.message) for warning in recwarn]

@@ -18,7 +18,7 @@ class PredictionWriter(Callback):
 
     Args:
         path: the file; `predictions.jsonl` in the run's folder when null. The command line takes the folder of the run
-            that the checkpoint belongs to.
+            that the checkpoint belongs to, and `predictions-2.jsonl` where there is one.
     """
 
     def __init__(self, path: str | None = None) -> None:

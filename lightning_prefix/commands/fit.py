@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI with its known traps closed."""
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -155,7 +156,7 @@ class PrefixCLI(LightningCLI):
         if config.trainer.logger is None:
             config.trainer.logger = False
         if config.predictions.path is None:
-            config.predictions.path = str(_run_folder(config.get("ckpt_path")) / "predictions.jsonl")
+            config.predictions.path = str(_free(_run_folder(config.get("ckpt_path")) / "predictions.jsonl"))
 
     def instantiate_classes(self) -> None:
         """As Lightning's; a folder in place of a checkpoint is loaded, without either the backbone runs alone."""
@@ -209,12 +210,20 @@ def _parse(parser: LightningArgumentParser, args: Any) -> Any:
     return parser.parse_object(args) if isinstance(args, Mapping) else parser.parse_args(list(args))
 
 
+def _free(path: Path) -> Path:
+    """The path, or one with a number behind it where a file is there: earlier predictions are kept."""
+    others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], others) if not candidate.exists())
+
+
 def _run_folder(checkpoint: str | None) -> Path:
-    """The folder of the run that a checkpoint, or the folder of a prefix, belongs to."""
+    """The folder of the run that a checkpoint, or the folder of a prefix, belongs to; here where it is of none."""
     if checkpoint is None:
         return Path()
     path = Path(checkpoint)
-    return path.parent.parent if path.parent.name == "checkpoints" else path if path.is_dir() else path.parent
+    if path.is_dir():  # which may go to the hub, so nothing is written into it
+        return path.parent if (path.parent / "config.yaml").exists() else Path()
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def _with_progress(trainer: Namespace) -> list[Callback]:
