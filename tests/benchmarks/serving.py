@@ -86,6 +86,14 @@ def is_close(one: Any, other: Any) -> bool:
     )
 
 
+def counts(server: RunningServer) -> tuple[float, float]:
+    """Rows and passes until now."""
+    _, text, _ = server.ask("/metrics")
+    numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    rows = sum(float(n) for name, n in numbers.items() if name.startswith("lightning_prefix_rows_total"))
+    return rows, float(numbers["lightning_prefix_passes_total"])
+
+
 def checked(server: RunningServer, folders: list[Path]) -> None:
     """All at the same time, each against the `Predictor` of its folder."""
     bodies = requests(CHECKED_TASKS, CHECKED, seed=1)
@@ -96,9 +104,11 @@ def checked(server: RunningServer, folders: list[Path]) -> None:
             own, lp.Predictor.from_pretrained(folder)([bodies[i]["input"] for i in own]), strict=True
         ):
             expected[index] = result
+    rows, passes = counts(server)
     began = time.perf_counter()
     answers, seconds = asyncio.run(load(server.port, bodies, CHECKED))
     total = time.perf_counter() - began
+    more_rows, more_passes = counts(server)
     lost = sum(answer is None or answer[0] != 200 for answer in answers)
     wrong = sum(
         not is_close(answer[1]["output"], result)
@@ -107,12 +117,9 @@ def checked(server: RunningServer, folders: list[Path]) -> None:
     )
     print(
         f"{CHECKED} requests at the same time over {CHECKED_TASKS} prefixes: {lost} lost, {wrong} wrong, "
-        f"{CHECKED / total:.0f} requests/s, p50 {quantile(seconds, 0.5):.0f} ms, p95 {quantile(seconds, 0.95):.0f} ms"
+        f"{CHECKED / total:.0f} requests/s, p50 {quantile(seconds, 0.5):.0f} ms, p95 {quantile(seconds, 0.95):.0f} ms, "
+        f"{(more_rows - rows) / (more_passes - passes):.1f} rows per pass"
     )
-    _, text, _ = server.ask("/metrics")
-    numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    rows = sum(float(n) for name, n in numbers.items() if name.startswith("lightning_prefix_rows_total"))
-    print(f"rows per pass, of all above: {rows / float(numbers['lightning_prefix_passes_total']):.1f}")
 
 
 async def stopped(server: RunningServer, tasks: int) -> None:
