@@ -33,10 +33,16 @@ class Browser:
         command = [str(found()), *flags, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
         self._log = (profile / "log").open("w+")
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log)
-        self._ids = itertools.count(1)
+        self._ids, self._opened = itertools.count(1), ExitStack()
         self.messages: list[Any] = []
+        try:
+            self._open(profile, url)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, profile: Path, url: str) -> None:
         address = self._wait(lambda: re.search(r"ws://\S+", (profile / "log").read_text()), 60).group()
-        self._opened = ExitStack()
         self._socket = self._opened.enter_context(connect(address, max_size=None))
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]

@@ -6,6 +6,7 @@ from every_task import CASES, text
 from tiny_files import review, write_language_model
 
 import lightning_prefix as lp
+from lightning_prefix.row_writer import RowWriter
 
 LABELS = {"mood": ["negative", "positive"], "topic": ["a", "b", "c"]}
 NUMBER = {"label": ("probabilities",), "value": ("value",)}
@@ -112,6 +113,14 @@ def test_texts_that_are_written_alike(family, tmp_path):
     for name in ("one", "short"):
         streamed = "".join(predict.stream_text(name, TEXTS[1]))
         assert streamed.strip() == predict([(name, TEXTS[1])])[0]["generated_text"]
+    together = [(name, text) for text in TEXTS for name in ("one", "two")]
+    pieces = [[] for _ in together]
+    writers = [RowWriter(own.append) for own in pieces]
+    predict.write(together, writers)
+    for own, writer, answer in zip(pieces, writers, predict(together), strict=True):
+        assert "".join(own) == writer.text == answer["generated_text"]
+    with pytest.raises(lp.InputError, match="one, short do not write one text a row in one way"):
+        predict.write([("one", "good"), ("short", "good")], [RowWriter(), RowWriter()])
     alone = lp.Predictor.from_pretrained(folders["two"])
     assert "".join(alone.stream_text(TEXTS[0])).strip() == alone(TEXTS[0])["generated_text"]
     assert len("".join(alone.stream_text(TEXTS[1], max_new_tokens=2)).split()) <= 2
