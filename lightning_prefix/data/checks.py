@@ -16,15 +16,16 @@ __all__ = [
     "check_fraction",
     "check_label_is_no_text",
     "check_labelled",
+    "check_source",
     "is_unlabelled",
     "row_error",
     "text_of",
 ]
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Raise `InputError` unless `value` >= `least`."""
-    if value < least:
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Raise `InputError` unless `value` >= `least`, or None."""
+    if value is not None and value < least:
         raise InputError(f"{name}={value} was given; it must be at least {least}. Give a larger {name}.")
 
 
@@ -34,6 +35,15 @@ def check_fraction(name: str, value: float) -> None:
         raise InputError(
             f"{name}={value} was given; it must lie between 0 and 1, both excluded. Give the share of the "
             "train split that is cut off, such as 0.1."
+        )
+
+
+def check_source(source: Any) -> None:
+    """Raise `InputError` unless there is one."""
+    if source is None:
+        raise InputError(
+            "no source was given; it is needed for everything but predicting with `predict`. Give "
+            "source=, such as 'stanfordnlp/sst2', a folder, or a file."
         )
 
 
