@@ -115,7 +115,7 @@ class Predictor:
             pool: inputs that are read ahead, >= 1; 16 times `batch_size` when None. The first result waits for so many.
 
         Raises:
-            InputError: for an input that is empty or lacks a column, when its pool is read; its row is counted over all.
+            InputError: for an input that is empty or lacks a column, when its pool is read, by its number of all.
 
         Example:
             >>> import lightning_prefix as lp

@@ -29,11 +29,11 @@ from lightning_prefix.tasks.heads import NO_LABEL, LanguageModelHead
 from lightning_prefix.tasks.labels import labels_of
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
     import datasets
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch.utils.data import DataLoader
 
     Panels = tuple[Figure, NDArray[Any]]
     Panel = tuple[Figure, Axes]
@@ -186,8 +186,8 @@ class Pictures:
             raise InputError(_NO_ROWS)
         if self.data.streaming:
             raise InputError(
-                "data.streaming is on, but pictures draw random rows of the whole split. Give texts, or set streaming to "
-                "false in the run's config.yaml."
+                "data.streaming is on, but pictures draw random rows of the whole split. Give texts, or set streaming "
+                "to false in the run's config.yaml."
             )
         self.data.serve(self._predictor.task)
         split = self.split or ("test" if self.data.has_test else "validation")

@@ -101,6 +101,12 @@ class EncodedStream:
     recent: RecentRows = field(default_factory=RecentRows)
     """Raw rows of the batches that were handed out last, for who wants to see them."""
 
+    @property
+    def columns(self) -> list[str]:
+        """Those that are read."""
+        label = self.reading.label_column
+        return [*self.reading.text_columns, *self.more_columns, *([] if label is None else [label])]
+
     def encode(self, rows: Numbered, split: str | None = None) -> tuple[list[EncodedRow], Counts]:
         """Tokenise some rows.
 
@@ -112,10 +118,9 @@ class EncodedStream:
             InputError: for the first bad row.
         """
         reading = self.reading if split is None else replace(self.reading, split=split)
-        names = [*reading.text_columns, *self.more_columns]
-        columns = {name: [row.get(name) for _, row in rows] for name in names}
+        columns = {name: [row.get(name) for _, row in rows] for name in self.columns}
         if reading.label_column is not None:
-            columns[LABEL] = [row.get(reading.label_column) for _, row in rows]
+            columns[LABEL] = columns.pop(reading.label_column)
         encoded = self.function(columns, [number for number, _ in rows], reading, **self.options)
         encoded["index"] = encoded.pop("row")
         lengths = encoded["length"] if "length" in encoded else [len(ids) for ids in encoded["input_ids"]]
@@ -180,6 +185,8 @@ class TrainStream(IterableDataset[TrainItem]):
         part = self.rows.rows.shard(number, of)
         split = None if part is None else part.split
         share = self.rows.rows.share(number, of, start) if part is None else part.share(0, 1, start)
+        columns = self.rows.columns
+        share = ((index, {name: row.get(name) for name in columns}) for index, row in share)  # others may be large
         while block := list(islice(share, self._block_rows(start))):
             seed = f"{self.seed} {self.epoch} {number} {start}"
             random.Random(seed).shuffle(block)  # noqa: S311
