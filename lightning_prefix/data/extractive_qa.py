@@ -181,8 +181,8 @@ class ExtractiveQADataModule(TextDataModule):
         check_columns(rows, [self.context_column], split, "context_column")
         if self.streaming and role == "train" and not self.has_no_answers:
             rank_zero_info(
-                f"none of the first {len(first_rows(rows))} questions of {split!r} lacks an answer; if a later one does, "
-                "give model.no_answer true."
+                f"none of the first {len(first_rows(rows))} questions of {split!r} lacks an answer; if a later one "
+                "does, give model.no_answer true."
             )
         return super()._encode(role, rows, is_labelled=is_labelled)
 

@@ -67,13 +67,8 @@ class TrainStreamLoader:
         self._handed: deque[dict[str, Any]] = deque()
         self._is_told = False
 
-    @property
-    def sampler(self) -> "TrainStreamLoader":
-        """What Lightning tells the epoch."""
-        return self
-
     def set_epoch(self, epoch: int) -> None:
-        """The next iteration is that of this epoch."""
+        """The next iteration is that of this epoch; in a Trainer it is the one after those that were used up."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,6 +102,8 @@ class TrainStreamLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         begin = self._begin if self._begin["epoch"] == self.epoch else self._fresh(self.epoch)
+        if self.is_counted:  # the Trainer starts some iterations twice, and misnumbers epochs after some resumptions
+            begin = self._state
         self._handed.clear()
         self._state = begin
         return self._batches(begin)

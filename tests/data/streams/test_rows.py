@@ -62,10 +62,10 @@ def test_slices_that_need_the_number_of_rows(name):
 def test_names_of_classes_are_found_in_one_pass():
     chosen = select_stream({"a": RowStream(Numbers(), "a")}, "a[:5000]")
     assert sorted(chosen.unique("label")) == [0, 1, 2]
-    with pytest.raises(InputError, match="more than 10000 different values.*Name the column"):
+    with pytest.raises(InputError, match=r"more than 10000 different values.*Name the column"):
         RowStream(Numbers(), "train").unique("text")
 
 
 def test_a_remote_source_is_not_read_for_the_names_of_classes():
-    with pytest.raises(InputError, match="over the network.*Give labels="):
+    with pytest.raises(InputError, match=r"over the network.*Give labels="):
         RowStream(Numbers(is_remote=True), "train").unique("label")

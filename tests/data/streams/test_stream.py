@@ -1,6 +1,7 @@
 """Streams are tokenised as in the ordinary way, checked as there, and shared out without loss."""
 
 import json
+from itertools import chain, islice
 from pathlib import Path
 
 import datasets
@@ -73,6 +74,10 @@ def indices(loader):
     return [batch["index"].tolist() for batch in loader]
 
 
+def flat(lists):
+    return list(chain.from_iterable(lists))
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("options", [{}, {"max_batch_tokens": 30}, {"group_by_length": False, "shuffle_buffer": 20}])
 def test_each_row_comes_once(num_workers, options, source, bert_folder):
@@ -83,13 +88,13 @@ def test_each_row_comes_once(num_workers, options, source, bert_folder):
     data.setup("predict")
     loader = data.train_dataloader()
     first = indices(loader)
-    assert sorted(sum(first, [])) == list(range(ROWS))
+    assert sorted(flat(first)) == list(range(ROWS))
     loader.set_epoch(1)
     second = indices(loader)
-    assert sorted(sum(second, [])) == list(range(ROWS))
+    assert sorted(flat(second)) == list(range(ROWS))
     assert second != first
-    assert sorted(sum(indices(data.val_dataloader()), [])) == list(range(ROWS))
-    assert sum(indices(data.predict_dataloader()), []) == list(range(ROWS))  # in order, whoever loads
+    assert sorted(flat(indices(data.val_dataloader()))) == list(range(ROWS))
+    assert flat(indices(data.predict_dataloader())) == list(range(ROWS))  # in order, whoever loads
 
 
 @pytest.mark.parametrize(("num_workers", "ranks"), [(2, 1), (1, 2)])
@@ -122,11 +127,10 @@ def test_a_row_is_read_when_it_is_needed(source, bert_folder):
         classified(path, bert_folder, **labels).setup("fit")
     data = classified(path, bert_folder, streaming=True, shuffle_buffer=100, **labels)
     data.setup("fit")
-    seen = 0
+    loader = iter(data.train_dataloader())
+    assert len(flat(indices(islice(loader, 575)))) == 2300
     with pytest.raises(InputError) as caught:
-        for batch in data.train_dataloader():
-            seen += len(batch["index"])
-    assert 2300 < seen <= 2500
+        indices(loader)
     assert str(caught.value) == str(expected.value)
     assert "row 2501 of 'train' has the label 'neither'" in str(caught.value)
 
@@ -150,9 +154,9 @@ def test_bad_rows(change, message, source, bert_folder):
 
 def test_columns_are_checked_before(source, bert_folder):
     path = source(CASES["classification"].row)
-    with pytest.raises(InputError, match="'train' has no column 'txt'.*Did you mean 'text'"):
+    with pytest.raises(InputError, match=r"'validation' has no column 'txt'.*Did you mean 'text'"):
         classified(path, bert_folder, streaming=True, text_column="txt").setup("fit")
-    with pytest.raises(InputError, match="'train' has no column 'lable'"):
+    with pytest.raises(InputError, match="has no column 'lable'"):
         classified(path, bert_folder, streaming=True, label_column="lable").setup("fit")
 
 
@@ -161,11 +165,11 @@ def test_rows_left_out_are_told(source, bert_folder, caplog):
     data = classified(path, bert_folder, streaming=True, drop_empty=True, max_length=8)
     data.setup("fit")
     with caplog.at_level("INFO"):
-        seen = sum(indices(data.train_dataloader()), [])
+        seen = flat(indices(data.train_dataloader()))
     assert sorted(seen) == list(range(0, ROWS, 3))
     assert "60 of 90 rows of 'train', as this process read it, have no text and were left out." in caplog.text
     data.setup("predict")
-    assert sum(indices(data.predict_dataloader()), []) == list(range(0, ROWS, 3))
+    assert flat(indices(data.predict_dataloader())) == list(range(0, ROWS, 3))
 
 
 def test_translation_of_the_hub(bert_folder, gpt2_folder):
