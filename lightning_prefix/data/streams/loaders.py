@@ -38,7 +38,8 @@ _AT_ONCE = 16
 class TrainStreamLoader:
     """Training batches of a stream, with a `state_dict`.
 
-    The process that comes to its end first ends the epoch for all: at most the last rows are not trained on in it.
+    The process that comes to its end first ends the epoch for all; what others have left then, a row or two where each
+    row is one of a batch, is not trained on in it.
 
     Args:
         stream: of one process.

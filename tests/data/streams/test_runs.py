@@ -121,6 +121,6 @@ def test_two_processes_resume_exactly_with_uneven_batches(num_workers, config, t
     assert (part["global_step"], whole["global_step"], rest["global_step"]) == (33, 70, 70)
     assert all(torch.equal(rest["state_dict"][name], tensor) for name, tensor in whole["state_dict"].items())
     state = part["TextClassificationDataModule"]
-    assert state["epoch"] == 1
+    assert state["batches"] > 0  # in the middle of an epoch
     assert rest["TextClassificationDataModule"] == whole["TextClassificationDataModule"]
     assert state["places"][0] != state["places"][1]  # otherwise nothing is shown
