@@ -269,7 +269,7 @@ def from_hub(name: str, subset: str | None, revision: str | None, *, streaming: 
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, subset, revision=revision, streaming=streaming)
+        loaded = datasets.load_dataset(name, subset, revision=revision, **({"streaming": True} if streaming else {}))
     except Exception as error:  # the hub's client has no common base for "offline", "gated", "not found"
         raise InputError(
             f"the data set {name!r}{f' ({subset})' if subset else ''} could not be loaded from the Hugging "

@@ -113,12 +113,12 @@ def test_two_processes_resume_exactly_with_uneven_batches(num_workers, config, t
     args = ["--config", path, *TWO, *scheduler]
     args += ["--trainer.limit_val_batches", "0", "--checkpoint.dirpath"]
     run("fit", tmp_path, *args, "whole", "--trainer.max_steps", "70")
-    run("fit", tmp_path, *args, "part", "--trainer.max_steps", "33")
+    run("fit", tmp_path, *args, "part", "--trainer.max_steps", "28")
     run("fit", tmp_path, *args, "rest", "--trainer.max_steps", "70", "--ckpt_path", str(tmp_path / "part/last.ckpt"))
     whole, rest, part = (
         torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "rest", "part")
     )
-    assert (part["global_step"], whole["global_step"], rest["global_step"]) == (33, 70, 70)
+    assert (part["global_step"], whole["global_step"], rest["global_step"]) == (28, 70, 70)
     assert all(torch.equal(rest["state_dict"][name], tensor) for name, tensor in whole["state_dict"].items())
     state = part["TextClassificationDataModule"]
     assert state["batches"] > 0  # in the middle of an epoch
