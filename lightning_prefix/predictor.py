@@ -1,7 +1,8 @@
 """Text in, answers out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,12 +11,17 @@ from torch import Tensor
 
 from lightning_prefix.backbone.hub import local_folder
 from lightning_prefix.data import TextDataModule, data_from
+from lightning_prefix.data.checks import check_at_least
 from lightning_prefix.data.preprocess import library_versions
 from lightning_prefix.ensemble import Ensemble
 from lightning_prefix.ensemble.folder import is_ensemble
+from lightning_prefix.errors import InputError
 from lightning_prefix.streaming import stream_text
 from lightning_prefix.tasks import PrefixTask
 from lightning_prefix.tasks.base import Batch
+
+_POOL = 16
+"""Batches that `Predictor.stream` reads ahead."""
 
 Text = str | Sequence[Any] | Mapping[str, Any]
 """One input: a text, a pair of texts, the turns of a conversation, or the columns that the data had."""
@@ -97,7 +103,42 @@ class Predictor:
             return self([texts])[0]
         if not texts:
             return []
-        rows = self.data.encode_inputs(texts)
+        return self._answers(texts, 0)
+
+    def stream(self, texts: Iterable[Text], pool: int | None = None) -> Iterator[Any]:
+        """Results for any number of inputs, one by one in their order, in constant memory.
+
+        Inputs are read as results are taken, a pool at a time, within which those of like lengths share a pass.
+
+        Args:
+            texts: as in a call, or any iterable of such, such as an open file or a `datasets.IterableDataset`.
+            pool: inputs that are read ahead, >= 1; 16 times `batch_size` when None. The first result waits for so many.
+
+        Raises:
+            InputError: for an input that is empty or lacks a column, when its pool is read, by its number of all.
+
+        Example:
+            >>> import lightning_prefix as lp
+            >>> predict = lp.Predictor.from_pretrained("lightning_logs/version_0/prefix")  # doctest: +SKIP
+            >>> with open("texts.txt") as lines:  # doctest: +SKIP
+            ...     for result in predict.stream(lines):
+            ...         print(result["label"])
+        """
+        size = _POOL * self.batch_size if pool is None else pool
+        check_at_least("pool", size, 1)
+        if isinstance(texts, str):
+            raise InputError("stream was given one text, whose characters would be the inputs; give [text].")
+        return self._stream(iter(texts), size)
+
+    def _stream(self, texts: Iterator[Text], size: int) -> Iterator[Any]:
+        first = 0
+        while read := list(islice(texts, size)):
+            yield from self._answers(read, first)
+            first += len(read)
+
+    def _answers(self, texts: list[Text], first: int) -> list[Any]:
+        """Results in order; `first` is the number of the first input, for messages."""
+        rows = self.data.encode_inputs(texts, first)
         results: list[Any] = [None for _ in rows]
         by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))  # little padding
         with torch.inference_mode():

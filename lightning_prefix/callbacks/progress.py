@@ -61,7 +61,7 @@ class FoundData(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         facts = data.summary()
-        rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
+        rows = ", ".join(f"{split} {count:,}" for split, count in facts["rows"].items()) or "a stream"
         rank_zero_info(f"rows:   {rows}, of {facts['source']}")
         if data.labels:
             rank_zero_info(f"labels: {shown(data.labels)}, in the column {data.label_column!r}")
@@ -89,17 +89,19 @@ class LogInterval(Callback):
             trainer.log_every_n_steps = interval  # type: ignore[attr-defined]
 
 
-def log_interval(batches: int, limit: float | int | None) -> int:
+def log_interval(batches: int | None, limit: float | int | None) -> int:
     """Steps between two entries.
 
     Args:
-        batches: of an epoch, >= 1.
+        batches: of an epoch, >= 1; None where that is not known.
         limit: of the Trainer, as a number of batches or a share.
 
     Examples:
         >>> log_interval(251, 1.0), log_interval(251, 40), log_interval(5, 1.0)
         (50, 4, 1)
     """
+    if batches is None:
+        return _LOGGED
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     return _LOGGED if batches >= _LOGGED else max(1, batches // _LOGGED_PER_EPOCH)

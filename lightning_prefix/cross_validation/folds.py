@@ -39,7 +39,13 @@ class Fold:
 
 
 def rows_of(data: TextDataModule) -> "datasets.Dataset":
-    """The raw rows of the train split, which the folds share out."""
+    """The raw rows of the train split, which the folds share out.
+
+    Raises:
+        InputError: of a stream.
+    """
+    if data.streaming:
+        raise InputError("data.streaming is on, but folds are random rows of the whole split; set streaming to false.")
     return select_split(data.splits, data.split_names["train"])
 
 

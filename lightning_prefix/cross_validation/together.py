@@ -193,7 +193,7 @@ class JointData(LightningDataModule):
     def train_dataloader(self) -> "JointLoader":
         """Batches of all."""
         collator: Any = self.data[0].collator()
-        return JointLoader([one.train_dataloader() for one in self.data], collator.padding)
+        return JointLoader([cast("ResumableDataLoader", one.train_dataloader()) for one in self.data], collator.padding)
 
 
 class JointLoader:

@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,24 +17,29 @@ from lightning_prefix.data.checks import (
     check_labelled,
     check_overfitting,
     check_packing,
+    check_source,
     is_unlabelled,
 )
 from lightning_prefix.data.collate import Collator
-from lightning_prefix.data.encode import describe_changes, encode_split
+from lightning_prefix.data.encode import as_rows, cut_off, describe_changes, encode_split
 from lightning_prefix.data.loaders import evaluation_loader, packed_loader, train_loader
 from lightning_prefix.data.packing import PackingCollator
 from lightning_prefix.data.preprocess import Preprocessing
-from lightning_prefix.data.reading import Reading
+from lightning_prefix.data.reading import Reading, cells_of
 from lightning_prefix.data.resume import ResumableDataLoader
 from lightning_prefix.data.sources import (
     Splits,
     has_split,
-    is_hub_id,
     load_predict_rows,
     load_splits,
+    row_counts,
     select_split,
-    source_name,
+    source_facts,
 )
+from lightning_prefix.data.streams.loaders import EvaluationStreamLoader, TrainStreamLoader
+from lightning_prefix.data.streams.rows import RowStream, first_rows
+from lightning_prefix.data.streams.sources import load_predict_stream, load_streams, names_with_validation
+from lightning_prefix.data.streams.stream import encoded_stream
 from lightning_prefix.data.templates import text_columns
 from lightning_prefix.data.tokenize import encode_rows, padding_values, resolve_max_length
 from lightning_prefix.errors import InputError
@@ -91,6 +96,10 @@ class TextDataModule(LightningDataModule, ABC):
         group_by_length: let rows of like lengths share a training batch, which saves padding; the order stays random
             within pools of 50 batches.
         num_workers: processes that load batches; 0 for the main one.
+        streaming: read and tokenise rows as they are needed, from a file, the address of one ("s3://bucket/train.csv")
+            or a hub data set, in constant memory and without a copy on disk. Training needs `trainer.max_steps`.
+            Without a validation split the first 1000 train rows are it.
+        shuffle_buffer: with `streaming`, rows that each loading process reads ahead and shuffles, >= 1.
         validation_fraction: share of the train split that becomes the validation split if there is none.
         seed: of the order of training rows and of the cut.
     """
@@ -136,17 +145,23 @@ class TextDataModule(LightningDataModule, ABC):
         eval_batch_size: int | None = None,
         group_by_length: bool = True,
         num_workers: int = 0,
+        streaming: bool = False,
+        shuffle_buffer: int = 10_000,
         validation_fraction: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_at_least("batch_size", batch_size, 1)
-        check_at_least("eval_batch_size", batch_size if eval_batch_size is None else eval_batch_size, 1)
-        check_at_least("max_batch_tokens", 1 if max_batch_tokens is None else max_batch_tokens, 1)
-        check_at_least("num_workers", num_workers, 0)
-        check_at_least("max_length", 8 if max_length is None else max_length, 8)
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("max_batch_tokens", max_batch_tokens, 1),
+            ("num_workers", num_workers, 0),
+            ("shuffle_buffer", shuffle_buffer, 1),
+            ("max_length", max_length, 8),
+        ):
+            check_at_least(name, value, least)
         check_fraction("validation_fraction", validation_fraction)
-        check_packing(type(self).__name__, self.can_pack, packing, packed_length, max_batch_tokens)
+        check_packing(type(self).__name__, self.can_pack, packing, packed_length, max_batch_tokens, streaming)
         self.source, self.subset, self.revision = source, subset, revision
         self.split_names = {"train": train_split, "validation": validation_split, "test": test_split}
         self.predict, self.template, self.tokenizer = predict, template, tokenizer
@@ -156,6 +171,7 @@ class TextDataModule(LightningDataModule, ABC):
         self.batch_size, self.max_batch_tokens = batch_size, max_batch_tokens
         self.packing, self.packed_length = packing, packed_length
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
+        self.streaming, self.shuffle_buffer = streaming, shuffle_buffer
         self.validation_fraction, self.seed = validation_fraction, seed
         self.labels: tuple[str, ...] = ()
         self.max_length = max_length
@@ -167,8 +183,8 @@ class TextDataModule(LightningDataModule, ABC):
         check_label_is_no_text(label_column, self.columns)
         self._served_task: Any = None
         self._splits: Splits | None = None
-        self._train_loader: ResumableDataLoader | None = None
-        self._begin_at: dict[str, int] = {}
+        self._train_loader: ResumableDataLoader | TrainStreamLoader | None = None
+        self._begin_at: dict[str, Any] = {}
         self._encoded: dict[tuple[Any, ...], datasets.Dataset] = {}
         self._raw: dict[str, datasets.Dataset] = {}
         self._ready: dict[str, datasets.Dataset] = {}
@@ -209,12 +225,9 @@ class TextDataModule(LightningDataModule, ABC):
     def splits(self) -> Splits:
         """The source's splits as they are, loaded at the first use."""
         if self._splits is None:
-            if self.source is None:
-                raise InputError(
-                    "no source was given; it is needed for everything but predicting with `predict`. Give "
-                    "source=, such as 'stanfordnlp/sst2', a folder, or a file."
-                )
-            self._splits = load_splits(self.source, subset=self.subset, revision=self.revision)
+            check_source(self.source)
+            load = load_streams if self.streaming else load_splits
+            self._splits = load(self.source, subset=self.subset, revision=self.revision)
         return self._splits
 
     @property
@@ -264,7 +277,7 @@ class TextDataModule(LightningDataModule, ABC):
         name = self.split_names["test"]
         if self.source is None or not has_split(self.splits, name):
             return False
-        return self.is_labelled(select_split(self.splits, name))
+        return self.is_labelled(first_rows(select_split(self.splits, name)))
 
     def is_labelled(self, rows: "datasets.Dataset") -> bool:
         """Whether the rows can be scored."""
@@ -273,7 +286,10 @@ class TextDataModule(LightningDataModule, ABC):
         )
 
     def _label_names(self) -> tuple[str, ...]:
-        return self.find_labels() if self._kept_labels is None else self._kept_labels
+        names = self.find_labels() if self._kept_labels is None else self._kept_labels
+        if self.streaming:  # of which finding them may have taken a pass
+            self._kept_labels = names
+        return names
 
     @abstractmethod
     def find_labels(self) -> tuple[str, ...]:
@@ -289,14 +305,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     def cut_validation(self, rows: "datasets.Dataset") -> "tuple[datasets.Dataset, datasets.Dataset]":
         """Cut `validation_fraction` of the tokenised train rows off."""
-        try:
-            parts = rows.train_test_split(test_size=self.validation_fraction, seed=self.seed)
-        except ValueError as error:
-            raise InputError(
-                f"{len(rows)} train rows are too few to cut {self.validation_fraction:g} off for validation. "
-                "Give a validation split, more rows, or another validation_fraction."
-            ) from error
-        return parts["train"], parts["test"]
+        return cut_off(rows, self.validation_fraction, self.seed)
 
     def description(self) -> dict[str, Any]:
         """Plain data, with which `data_from` makes a data module that reads texts as they were read here."""
@@ -306,16 +315,8 @@ class TextDataModule(LightningDataModule, ABC):
 
     def summary(self) -> dict[str, Any]:
         """Plain data about the source for a model card: `source`, `hub_id`, `rows` of the splits that were read, ..."""
-        name = source_name(self.source)
-        details = [f"subset `{self.subset}`"] * bool(self.subset) + [f"revision `{self.revision}`"] * bool(
-            self.revision
-        )
-        return {
-            "source": ", ".join([name, *details]),
-            "hub_id": self.source if is_hub_id(self.source) else None,
-            "rows": {role: len(set(rows["row"][:])) for role, rows in self._ready.items() if role != "predict"},
-            "columns": self.read_columns,
-        }
+        facts = source_facts(self.source, self.subset, self.revision)
+        return {**facts, "rows": row_counts(self._ready), "columns": self.read_columns}
 
     @property
     def example(self) -> list[Any]:
@@ -331,26 +332,18 @@ class TextDataModule(LightningDataModule, ABC):
         Raises:
             InputError: if it lacks one.
         """
-        if not isinstance(given, Mapping):
-            values = [given] if isinstance(given, str) else list(given)
-            if len(values) != len(self.columns):
-                raise InputError(f"{given!r} is given; this prefix reads {' and '.join(self.columns)} per input.")
-            given = dict(zip(self.columns, values, strict=True))
-        if missing := [column for column in self.columns if column not in given]:
-            raise InputError(f"{given!r} is given; it lacks {', '.join(missing)}.")
-        return {column: given[column] for column in self.columns}
+        return cells_of(given, self.columns)
 
-    def encode_inputs(self, inputs: list[Any]) -> list[dict[str, Any]]:
-        """Inputs of a `Predictor` as rows for the collator, without `datasets`."""
+    def encode_inputs(self, inputs: Sequence[Any], first: int = 0) -> list[dict[str, Any]]:
+        """Inputs of a `Predictor` as rows for the collator, without `datasets`; `first` is the first one's number."""
         rows = [self.input_row(given) for given in inputs]
         columns = type(self).encode_function(
             {column: [row[column] for row in rows] for column in self.columns},
-            list(range(len(rows))),
+            list(range(first, first + len(rows))),
             replace(self._reading("texts", None), drop_empty=False),
             **self.encode_options(None, "predict"),
         )
-        names = [name for name in columns if name not in ("row", "cut", "length")]
-        return [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
+        return as_rows(columns, without=("row", "cut", "length"))
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """The function from rows to a batch."""
@@ -382,13 +375,19 @@ class TextDataModule(LightningDataModule, ABC):
         """
         self._ready.update(self._build(stage))
         if stage == "predict":
-            self.predict_rows = self._raw_predict_rows()
+            self.predict_rows = self._raw["predict"]
 
-    def state_dict(self) -> dict[str, int]:
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Count a training batch of a stream, of which the Trainer takes one ahead."""
+        if isinstance(self._train_loader, TrainStreamLoader) and self.trainer is not None and self.trainer.training:
+            self._train_loader.count()
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
         """The place of the next training batch; empty outside training."""
         return {} if self._train_loader is None else self._train_loader.state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin the next training at this place.
 
         Lightning also loads the loader's own state, but not where `estimated_stepping_batches` has made the loader
@@ -397,7 +396,7 @@ class TextDataModule(LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.state.fn == "fit":
             self._begin_at = state_dict
 
-    def train_dataloader(self) -> ResumableDataLoader:
+    def train_dataloader(self) -> "ResumableDataLoader | TrainStreamLoader":
         """Batches to train on, in an order that a checkpoint can take up again."""
         self._train_loader = self._new_train_loader()
         if self._begin_at:
@@ -406,11 +405,12 @@ class TextDataModule(LightningDataModule, ABC):
         return self._train_loader
 
     @property
-    def batches_per_epoch(self) -> int:
-        """Training batches of this process."""
-        return len(self._new_train_loader())
+    def batches_per_epoch(self) -> int | None:
+        """Training batches of this process; None of a stream, whose length is not known."""
+        loader: Any = None if self.streaming else self._new_train_loader()
+        return None if loader is None else len(loader)
 
-    def _new_train_loader(self) -> ResumableDataLoader:
+    def _new_train_loader(self) -> "ResumableDataLoader | TrainStreamLoader":
         rows, options = self._rows("train", "fit"), self._loader_options()
         options |= {"batch_size": self.batch_size, "seed": self.seed}
         check_overfitting(self.trainer, self.packing, self.max_batch_tokens)
@@ -418,22 +418,27 @@ class TextDataModule(LightningDataModule, ABC):
             options["collate"] = PackingCollator(options["collate"].padding)
             return packed_loader(rows, packed_length=self.packed_length, **options)
         return train_loader(
-            rows, group_by_length=self.group_by_length, max_batch_tokens=self.max_batch_tokens, **options
+            rows,
+            group_by_length=self.group_by_length,
+            max_batch_tokens=self.max_batch_tokens,
+            shuffle_buffer=self.shuffle_buffer,
+            trainer=self.trainer,
+            **options,
         )
 
-    def val_dataloader(self) -> "DataLoader[dict[str, Any]]":
+    def val_dataloader(self) -> "DataLoader[dict[str, Any]] | EvaluationStreamLoader":
         """Batches of the validation split, in order."""
         return self._evaluation_loader("validation", "validate")
 
-    def test_dataloader(self) -> "DataLoader[dict[str, Any]]":
+    def test_dataloader(self) -> "DataLoader[dict[str, Any]] | EvaluationStreamLoader":
         """Batches of the test split, in order."""
         return self._evaluation_loader("test", "test")
 
-    def predict_dataloader(self) -> "DataLoader[dict[str, Any]]":
+    def predict_dataloader(self) -> "DataLoader[dict[str, Any]] | EvaluationStreamLoader":
         """Batches of the rows to predict, in order, without labels."""
         return self._evaluation_loader("predict", "predict")
 
-    def _evaluation_loader(self, role: str, stage: str) -> "DataLoader[dict[str, Any]]":
+    def _evaluation_loader(self, role: str, stage: str) -> "DataLoader[dict[str, Any]] | EvaluationStreamLoader":
         return evaluation_loader(
             self._rows(role, stage),
             role=role,
@@ -470,7 +475,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     def _raw_predict_rows(self) -> "datasets.Dataset":
         if self.predict is not None:
-            return load_predict_rows(self.predict, self.text_column)
+            return (load_predict_stream if self.streaming else load_predict_rows)(self.predict, self.text_column)
         name = self.split_names["test"]
         if self.source is None or not has_split(self.splits, name):
             raise InputError(
@@ -488,6 +493,8 @@ class TextDataModule(LightningDataModule, ABC):
             return {"test": self._encode_split("test")}
         if stage == "fit" and not self._cuts_validation:
             return {"train": self._encode_split("train")}
+        if self.streaming:
+            self.split_names = names_with_validation(self.split_names, self.splits)
         name = self.split_names["validation"]
         if name != "validation" or has_split(self.splits, name):
             built = {"validation": self._encode_split("validation")}
@@ -505,7 +512,7 @@ class TextDataModule(LightningDataModule, ABC):
 
     def _encode_split(self, role: str) -> "datasets.Dataset":
         rows = select_split(self.splits, self.split_names[role])
-        self.check_labels(rows, role)
+        self.check_labels(first_rows(rows), role)
         return self._encode(role, rows, is_labelled=True)
 
     def check_labels(self, rows: "datasets.Dataset", role: str) -> None:
@@ -518,6 +525,10 @@ class TextDataModule(LightningDataModule, ABC):
         split = self.split_names.get(role, role)
         labelled = rows if is_labelled else None
         reading, options = self._reading(split, labelled), self.encode_options(labelled, role)
+        if isinstance(rows, RowStream):
+            stream = encoded_stream(rows, reading, function=type(self).encode_function, **options)
+            self._raw[role] = stream.recent
+            return stream
         key = (role, repr(reading), repr(options))
         if key not in self._encoded:
             self._encoded[key] = encode_split(rows, reading, function=type(self).encode_function, **options)

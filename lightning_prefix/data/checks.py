@@ -20,6 +20,7 @@ __all__ = [
     "check_labelled",
     "check_overfitting",
     "check_packing",
+    "check_source",
     "is_unlabelled",
     "read_each",
     "row_error",
@@ -33,9 +34,9 @@ Row = TypeVar("Row")
 Read = TypeVar("Read")
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Raise `InputError` unless `value` >= `least`."""
-    if value < least:
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Raise `InputError` unless `value` >= `least`, or None."""
+    if value is not None and value < least:
         raise InputError(f"{name}={value} was given; it must be at least {least}. Give a larger {name}.")
 
 
@@ -45,6 +46,15 @@ def check_fraction(name: str, value: float) -> None:
         raise InputError(
             f"{name}={value} was given; it must lie between 0 and 1, both excluded. Give the share of the "
             "train split that is cut off, such as 0.1."
+        )
+
+
+def check_source(source: Any) -> None:
+    """Raise `InputError` unless there is one."""
+    if source is None:
+        raise InputError(
+            "no source was given; it is needed for everything but predicting with `predict`. Give "
+            "source=, such as 'stanfordnlp/sst2', a folder, or a file."
         )
 
 
@@ -171,7 +181,12 @@ def check_label_is_no_text(label_column: str, text_columns: list[str]) -> None:
 
 
 def check_packing(
-    name: str, can_pack: bool, packing: bool, packed_length: int | None, max_batch_tokens: int | None
+    name: str,
+    can_pack: bool,
+    packing: bool,
+    packed_length: int | None,
+    max_batch_tokens: int | None,
+    streaming: bool = False,
 ) -> None:
     """Raise `InputError` unless the options of training batches go together.
 
@@ -181,7 +196,10 @@ def check_packing(
         packing: as in `TextDataModule`.
         packed_length: as in `TextDataModule`.
         max_batch_tokens: as in `TextDataModule`.
+        streaming: as in `TextDataModule`.
     """
+    if packing and streaming:
+        raise InputError("packing and streaming are given; rows of a stream are not packed. Use one of the two.")
     if packing and not can_pack:
         raise InputError(
             f"packing is given, but {name} reads one example a row. Leave it out; group_by_length and "
@@ -194,7 +212,7 @@ def check_packing(
         )
     if packed_length is not None and not packing:
         raise InputError(f"packed_length {packed_length} is given without packing; set packing=True.")
-    check_at_least("packed_length", 1 if packed_length is None else packed_length, 1)
+    check_at_least("packed_length", packed_length, 1)
 
 
 def check_overfitting(trainer: Any, packing: bool, max_batch_tokens: int | None) -> None:

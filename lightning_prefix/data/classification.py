@@ -88,9 +88,11 @@ class TextClassificationDataModule(TextDataModule):
         return parts["train"], parts["test"]
 
     def _distinct(self, train: "datasets.Dataset") -> tuple[str, ...]:
-        values = train[self.label_column][:] if self.multi_label else ()
-        cells = (split_labels(value, self.label_separator) for value in values) if self.multi_label else None
-        flat = {label for cell in cells for label in cell} if cells else set(train.unique(self.label_column))
+        if self.multi_label:
+            cells = (split_labels(value, self.label_separator) for value in train[self.label_column])
+            flat = {label for cell in cells for label in cell}
+        else:
+            flat = set(train.unique(self.label_column))
         names = {label_name(value) for value in flat if value is not None and value != ""}
         try:
             return tuple(sorted(names, key=float))

@@ -1,6 +1,6 @@
 """A split of raw rows to a split of tokens, through `datasets`' cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from lightning_prefix.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["describe_changes", "encode_split"]
+__all__ = ["as_rows", "check_text_columns", "cut_off", "describe_changes", "encode_split"]
 
 
 def encode_split(
@@ -37,7 +37,7 @@ def encode_split(
         InputError: for a column that is not there, the first five bad rows, or if no row is left.
     """
     texts, label = reading.text_columns, reading.label_column
-    check_columns(rows, texts, reading.split, "text_column" if reading.template is None else "template")
+    check_text_columns(rows, reading)
     rows = rows.select_columns([*texts, *more_columns, *([] if label is None else [label])])
     if label is not None:
         rows = rows.rename_column(label, LABEL)
@@ -57,6 +57,39 @@ def encode_split(
             + "Name the column that holds the text."
         )
     return encoded
+
+
+def check_text_columns(rows: Any, reading: Reading) -> None:
+    """Raise `InputError` for the first column of texts that the rows, or the stream, do not have."""
+    option = "text_column" if reading.template is None else "template"
+    check_columns(rows, reading.text_columns, reading.split, option)
+
+
+def as_rows(columns: Mapping[str, list[Any]], without: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of what an encoder returned.
+
+    Example:
+        >>> as_rows({"input_ids": [[5], [6, 7]], "cut": [False, True]}, without=["cut"])
+        [{'input_ids': [5]}, {'input_ids': [6, 7]}]
+    """
+    kept = {name: values for name, values in columns.items() if name not in without}
+    return [dict(zip(kept, row, strict=True)) for row in zip(*kept.values(), strict=True)]
+
+
+def cut_off(rows: "datasets.Dataset", fraction: float, seed: int) -> "tuple[datasets.Dataset, datasets.Dataset]":
+    """The rows without a random share of them, and the share.
+
+    Raises:
+        InputError: if one would be empty.
+    """
+    try:
+        parts = rows.train_test_split(test_size=fraction, seed=seed)
+    except ValueError as error:
+        raise InputError(
+            f"{len(rows)} train rows are too few to cut {fraction:g} off for validation. "
+            "Give a validation split, more rows, or another validation_fraction."
+        ) from error
+    return parts["train"], parts["test"]
 
 
 def describe_changes(encoded: "datasets.Dataset", total: int, split: str, max_length: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_prefix.data.answers import Answer, has_answer, read_answers
 from lightning_prefix.data.base import TextDataModule
@@ -16,6 +17,7 @@ from lightning_prefix.data.collate import Collator
 from lightning_prefix.data.preprocess import Preprocessing
 from lightning_prefix.data.questions import encode_questions
 from lightning_prefix.data.sources import select_split
+from lightning_prefix.data.streams.rows import first_rows
 from lightning_prefix.data.tokenize import padding_values
 from lightning_prefix.errors import InputError
 
@@ -177,6 +179,11 @@ class ExtractiveQADataModule(TextDataModule):
         split = self.split_names.get(role, role)
         check_columns(rows, [self.question_column], split, "question_column")
         check_columns(rows, [self.context_column], split, "context_column")
+        if self.streaming and role == "train" and not self.has_no_answers:
+            rank_zero_info(
+                f"none of the first {len(first_rows(rows))} questions of {split!r} lacks an answer; if a later one "
+                "does, give model.no_answer true."
+            )
         return super()._encode(role, rows, is_labelled=is_labelled)
 
     def _resolve_max_length(self) -> int:

@@ -1,7 +1,7 @@
 """Local files to data sets: tables, json, SQuAD's json, translations, and plain text."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,15 @@ from lightning_prefix.errors import InputError
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["EXTENSIONS", "is_path_like", "missing_file", "read_file", "read_parallel"]
+__all__ = [
+    "EXTENSIONS",
+    "check_parallel",
+    "is_path_like",
+    "missing_file",
+    "read_file",
+    "read_parallel",
+    "unknown_kind",
+]
 
 EXTENSIONS = ("csv", "tsv", "json", "jsonl", "parquet", "tmx", "po", "conll")
 """Kinds of files that hold labelled rows, by extension."""
@@ -40,6 +48,16 @@ def missing_file(path: Path) -> InputError:
     return InputError(f"{path} does not exist; {folder.resolve()} holds no such file. {advice}")
 
 
+def unknown_kind(path: Path, allowed: Sequence[str]) -> InputError:
+    """The error for a path that is no file of a kind that can be read."""
+    is_folder = isinstance(path, Path) and path.is_dir()
+    return InputError(
+        f"{path} is {'a folder' if is_folder else f'a file of unknown kind (extension {extension(path)!r})'}; "
+        f"files that can be read end in {', '.join('.' + name for name in allowed)}. "
+        "Convert it to one of these, for instance with pandas."
+    )
+
+
 def read_file(path: Path, *, text_column: str | None = None) -> "datasets.Dataset":
     """Read one file, once: later calls read `datasets`' cache until the file changes.
 
@@ -58,11 +76,7 @@ def read_file(path: Path, *, text_column: str | None = None) -> "datasets.Datase
     kind = extension(path)
     allowed = EXTENSIONS if text_column is None else (*EXTENSIONS, "txt")
     if not path.is_file() or kind not in allowed:
-        raise InputError(
-            f"{path} is {'a folder' if path.is_dir() else f'a file of unknown kind (extension {kind!r})'}; "
-            f"files that can be read end in {', '.join('.' + name for name in allowed)}. "
-            "Convert it to one of these, for instance with pandas."
-        )
+        raise unknown_kind(path, allowed)
     if kind == "parquet":
         return _generate(path, datasets.Dataset.from_parquet, str(path))
     arguments = {"path": str(path.resolve()), "text_column": text_column, "version": _version(path)}
@@ -80,11 +94,7 @@ def read_parallel(files: dict[str, Path]) -> "datasets.Dataset":
     """
     import datasets
 
-    for path in files.values():
-        if not path.exists():
-            raise missing_file(path)
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; parallel text is one text file for each language. Give the files.")
+    check_parallel(files)
     return _generate(
         next(iter(files.values())),
         datasets.Dataset.from_generator,
@@ -95,6 +105,15 @@ def read_parallel(files: dict[str, Path]) -> "datasets.Dataset":
         },
         features=datasets.Features(dict.fromkeys(files, datasets.Value("string"))),
     )
+
+
+def check_parallel(files: Mapping[str, Path]) -> None:
+    """Raise `InputError` unless all of them are files."""
+    for path in files.values():
+        if not path.exists():
+            raise missing_file(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; parallel text is one text file for each language. Give the files.")
 
 
 def _version(path: Path) -> str:

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Sampler
 from lightning_prefix.data.collate import IndexedRows
 from lightning_prefix.data.packing import PackedBatchSampler, PackedRows, PackingCollator
 from lightning_prefix.data.resume import ResumableDataLoader, ResumableSampler
+from lightning_prefix.data.streams.batches import Batching
+from lightning_prefix.data.streams.loaders import EvaluationStreamLoader, TrainStreamLoader, trainer_options
+from lightning_prefix.data.streams.stream import EncodedStream, EvaluationStream, TrainStream
 from lightning_prefix.data.token_batches import TokenBatchSampler
 from lightning_prefix.errors import InputError
 
@@ -22,7 +25,7 @@ Collate = Callable[[list[Any]], dict[str, Any]]
 
 
 def train_loader(
-    rows: "datasets.Dataset",
+    rows: "datasets.Dataset | EncodedStream",
     collate: Collate,
     *,
     batch_size: int,
@@ -30,13 +33,20 @@ def train_loader(
     seed: int,
     group_by_length: bool = True,
     max_batch_tokens: int | None = None,
+    shuffle_buffer: int = 10_000,
+    trainer: Any = None,
     ranks: int = 1,
     rank: int = 0,
-) -> ResumableDataLoader:
+) -> ResumableDataLoader | TrainStreamLoader:
     """A loader that shuffles by seed and epoch, and goes on where a checkpoint was written.
 
-    With several ranks the last rows are filled up from the first, so that all ranks take the same steps.
+    With several ranks the last rows are filled up from the first, so that all ranks take the same steps; of a stream
+    the epoch ends with the first rank that comes to its end.
     """
+    if isinstance(rows, EncodedStream):
+        batching = Batching(batch_size=batch_size, group_by_length=group_by_length, max_batch_tokens=max_batch_tokens)
+        stream = TrainStream(rows, batching=batching, shuffle_buffer=shuffle_buffer, seed=seed, rank=rank, ranks=ranks)
+        return TrainStreamLoader(stream, collate, num_workers=num_workers, **trainer_options(trainer))
     dataset = _checked(rows, "train", ranks)
     options = _options(collate, batch_size, num_workers, seed)
     if max_batch_tokens is not None:
@@ -83,7 +93,7 @@ def packed_loader(
 
 
 def evaluation_loader(
-    rows: "datasets.Dataset",
+    rows: "datasets.Dataset | EncodedStream",
     collate: Collate,
     *,
     role: str,
@@ -92,12 +102,17 @@ def evaluation_loader(
     decoded_rows: int = 0,
     ranks: int = 1,
     rank: int = 0,
-) -> "DataLoader[dict[str, Any]]":
+) -> "DataLoader[dict[str, Any]] | EvaluationStreamLoader":
     """A loader with each row on exactly one rank: ranks may have one batch more than others.
 
     Rows are sorted by length, so that little is padded; only those to predict stay in order. The first `decoded_rows`
-    of the split come before the others, since they take longer.
+    of the split come before the others, since they take longer. A stream is sorted within pools of 16 batches.
     """
+    if isinstance(rows, EncodedStream):
+        stream = EvaluationStream(
+            rows, batch_size=batch_size, in_order=role == "predict", decoded_rows=decoded_rows, rank=rank, ranks=ranks
+        )
+        return EvaluationStreamLoader(stream, collate, num_workers=num_workers)
     if role != "predict":
         lengths, places = _lengths(rows), rows["row"][:]
         rows = rows.select(sorted(range(len(rows)), key=lambda row: (places[row] >= decoded_rows, lengths[row])))

@@ -1,12 +1,13 @@
 """`Reading`: how the rows of a split are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_prefix.data.preprocess import Preprocessing
+from lightning_prefix.errors import InputError
 
-__all__ = ["LABEL", "Reading"]
+__all__ = ["LABEL", "Reading", "cells_of"]
 
 LABEL = "__label__"
 """Name of the label column in the rows to encode: "labels" would hand its type on to the numbers of the same name."""
@@ -40,3 +41,23 @@ class Reading:
     label_column: str | None = None
     read_label: Callable[[Any], Any] | None = None
     fingerprint: str = ""
+
+
+def cells_of(given: Any, columns: Sequence[str]) -> dict[str, Any]:
+    """The columns of one input of a `Predictor`.
+
+    Args:
+        given: a text, a pair of texts, or a dict with the columns.
+        columns: those that are read.
+
+    Raises:
+        InputError: if it lacks one.
+    """
+    if not isinstance(given, Mapping):
+        values = [given] if isinstance(given, str) else list(given)
+        if len(values) != len(columns):
+            raise InputError(f"{given!r} is given; this prefix reads {' and '.join(columns)} per input.")
+        given = dict(zip(columns, values, strict=True))
+    if missing := [column for column in columns if column not in given]:
+        raise InputError(f"{given!r} is given; it lacks {', '.join(missing)}.")
+    return {column: given[column] for column in columns}

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler
 
-__all__ = ["ResumableDataLoader", "ResumableSampler", "group_by_length"]
+from lightning_prefix.errors import InputError
 
-_POOL = 50
+__all__ = ["POOL", "ResumableDataLoader", "ResumableSampler", "group_by_length"]
+
+POOL = 50
 """Batches among which rows of like lengths are brought together; more would be less random."""
 
 
@@ -43,7 +45,7 @@ class ResumableSampler(DistributedSampler[int]):
         return itertools.islice(rows, self.skipped, None)
 
 
-def group_by_length(rows: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int) -> list[int]:
+def group_by_length(rows: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int | str) -> list[int]:
     """Reorder shuffled rows so that the rows of a batch have like lengths and little is padded.
 
     Rows are sorted within pools of 50 batches, then the batches are shuffled. An incomplete batch stays the last.
@@ -58,7 +60,7 @@ def group_by_length(rows: Sequence[int], lengths: Sequence[int], batch_size: int
         >>> group_by_length([0, 1, 2, 3, 4], [9, 2, 8, 1, 9], batch_size=2, seed=0)
         [3, 1, 2, 0, 4]
     """
-    pool = _POOL * batch_size
+    pool = POOL * batch_size
     batches: list[list[int]] = []
     for start in range(0, len(rows), pool):
         by_length = sorted(rows[start : start + pool], key=lambda row: lengths[row])
@@ -98,8 +100,18 @@ class ResumableDataLoader(DataLoader[Any]):
             return {"epoch": self._epoch + 1, "batches": 0}
         return {"epoch": self._epoch, "batches": self._batches}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Start the next iteration at this place."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start the next iteration at this place.
+
+        Raises:
+            InputError: if it is the place in a stream.
+        """
+        if "places" in state_dict:
+            raise InputError(
+                "the checkpoint was written in a training with data.streaming, whose order depends on it. Resume with "
+                "streaming=True, or start from the trained prefix: --model.prefix.init file --model.prefix.init_file "
+                "FOLDER."
+            )
         self._epoch, self._batches = state_dict["epoch"], state_dict["batches"]
         if isinstance(self.sampler, ResumableSampler):
             self.sampler.start_at(self._epoch, self._batches * (self.batch_size or 1))

@@ -7,15 +7,28 @@ from lightning_prefix.assets import asset_path, is_asset
 from lightning_prefix.data.files import EXTENSIONS, is_path_like, missing_file, read_file, read_parallel
 from lightning_prefix.data.formats.parallel import language_of
 from lightning_prefix.data.readers import extension
+from lightning_prefix.data.streams.rows import RowStream, select_stream
 from lightning_prefix.errors import InputError, hub_advice
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["Splits", "has_split", "is_hub_id", "load_predict_rows", "load_splits", "select_split", "source_name"]
+__all__ = [
+    "Splits",
+    "from_hub",
+    "has_split",
+    "is_hub_id",
+    "load_predict_rows",
+    "load_splits",
+    "row_counts",
+    "select_split",
+    "source_facts",
+    "source_name",
+    "split_files",
+]
 
 Splits = dict[str, Any]
-"""Name of the split to its `datasets.Dataset`."""
+"""Name of the split to its `datasets.Dataset`, or to its `RowStream`."""
 
 _SPLIT_OF_STEM = {
     "train": "train",
@@ -73,6 +86,21 @@ def source_name(source: Any) -> str:
     return f"`{Path(source).name}`"
 
 
+def source_facts(source: Any, subset: str | None, revision: str | None) -> dict[str, Any]:
+    """Plain data for a model card: `source` in words, and `hub_id`, None for what is not on the hub."""
+    details = [f"{name} `{value}`" for name, value in (("subset", subset), ("revision", revision)) if value]
+    return {
+        "source": ", ".join([source_name(source), *details]),
+        "hub_id": source if is_hub_id(source) else None,
+    }
+
+
+def row_counts(encoded: Splits) -> dict[str, int]:
+    """How many raw rows each split to train on or to evaluate had when it was read; streams do not know."""
+    known = {role: rows for role, rows in encoded.items() if role != "predict" and hasattr(rows, "unique")}
+    return {role: len(rows.unique("row")) for role, rows in known.items()}
+
+
 def load_predict_rows(predict: str | list[str], text_column: str) -> "datasets.Dataset":
     """Load what `predict` names: a file, or the texts themselves (as the column `text_column`).
 
@@ -99,7 +127,7 @@ def has_split(splits: Splits, name: str) -> bool:
     return all(part.split("[")[0].strip() in splits for part in name.split("+"))
 
 
-def select_split(splits: Splits, name: str) -> "datasets.Dataset":
+def select_split(splits: Splits, name: str) -> Any:
     """The split of this name; slices and sums as on the hub work for every source.
 
     Raises:
@@ -114,6 +142,8 @@ def select_split(splits: Splits, name: str) -> "datasets.Dataset":
             f"the source has no split {name!r}; it has {', '.join(map(repr, splits))}. Name one of these, or "
             "add the split to the source."
         )
+    if any(isinstance(rows, RowStream) for rows in splits.values()):
+        return select_stream(splits, name)
     try:
         lengths = {split: len(rows) for split, rows in splits.items()}
         slices = datasets.ReadInstruction.from_spec(name).to_absolute(lengths)
@@ -139,10 +169,22 @@ def _load_named(name: str, subset: str | None, revision: str | None) -> Splits:
         return {"train": read_file(path, text_column="text")}
     if not is_hub_id(name):
         raise missing_file(path)
-    return _load_hub(name, subset, revision)
+    return from_hub(name, subset, revision)
 
 
 def _load_folder(folder: Path) -> Splits:
+    return {
+        split: read_parallel(files) if isinstance(files, dict) else read_file(files)
+        for split, files in split_files(folder).items()
+    }
+
+
+def split_files(folder: Path) -> dict[str, Path | dict[str, Path]]:
+    """The file of each split in a folder, or its parallel files by language.
+
+    Raises:
+        InputError: if there is none for any split, or two for one.
+    """
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         split = _SPLIT_OF_STEM.get(path.stem.lower())
@@ -155,7 +197,7 @@ def _load_folder(folder: Path) -> Splits:
             )
         files[split] = path
     if not files and (parallel := _parallel_files(folder)):
-        return {split: read_parallel(parallel[split]) for split in ("train", "validation", "test") if split in parallel}
+        return {split: parallel[split] for split in ("train", "validation", "test") if split in parallel}
     if not files:
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
         raise InputError(
@@ -163,7 +205,7 @@ def _load_folder(folder: Path) -> Splits:
             f"test, with an extension of {', '.join(EXTENSIONS)} or, for parallel text, of at least two languages "
             "(train.en, train.de), or give them: source={'train': FILE, 'validation': FILE}."
         )
-    return {split: read_file(files[split]) for split in ("train", "validation", "test") if split in files}
+    return {split: files[split] for split in ("train", "validation", "test") if split in files}
 
 
 def _parallel_files(folder: Path) -> dict[str, dict[str, Path]]:
@@ -218,11 +260,16 @@ def _from_list(rows: list[dict[str, Any]], what: str) -> "datasets.Dataset":
         ) from error
 
 
-def _load_hub(name: str, subset: str | None, revision: str | None) -> Splits:
+def from_hub(name: str, subset: str | None, revision: str | None, *, streaming: bool = False) -> Splits:
+    """The splits of a hub data set; with `streaming` as `datasets.IterableDataset`.
+
+    Raises:
+        InputError: if there is none, or it cannot be reached.
+    """
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, subset, revision=revision)
+        loaded = datasets.load_dataset(name, subset, revision=revision, **({"streaming": True} if streaming else {}))
     except Exception as error:  # the hub's client has no common base for "offline", "gated", "not found"
         raise InputError(
             f"the data set {name!r}{f' ({subset})' if subset else ''} could not be loaded from the Hugging "

@@ -2,13 +2,13 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lightning_prefix.data.resume import ResumableSampler
 from lightning_prefix.errors import InputError
 
-__all__ = ["TokenBatchSampler"]
+__all__ = ["TokenBatchSampler", "fill"]
 
 _POOL = 50 * 32
 """Rows among which those of like lengths are brought together; more would be less random."""
@@ -83,13 +83,28 @@ class TokenBatchSampler(ResumableSampler):
         random.Random(f"{self.seed} {epoch} {attempt}").shuffle(rows)  # noqa: S311
         batches: list[list[int]] = []
         for start in range(0, len(rows), _POOL):
-            batch: list[int] = []
-            for row in sorted(rows[start : start + _POOL], key=self.row_lengths.__getitem__):
-                if batch and (
-                    len(batch) == self.max_rows or (len(batch) + 1) * self.row_lengths[row] > self.max_tokens
-                ):
-                    batches.append(batch)
-                    batch = []
-                batch.append(row)
-            batches.append(batch)
+            batches += fill(rows[start : start + _POOL], self.row_lengths, self.max_tokens, self.max_rows)
         return batches
+
+
+def fill(rows: Iterable[int], lengths: Sequence[int], max_tokens: int, max_rows: int) -> list[list[int]]:
+    """Batches of rows of like lengths, the shortest first.
+
+    Args:
+        rows: their numbers.
+        lengths: tokens of each row, by its number.
+        max_tokens: of a batch, padding included.
+        max_rows: of a batch.
+
+    Example:
+        >>> fill([0, 1, 2, 3], lengths=[4, 1, 1, 9], max_tokens=9, max_rows=8)
+        [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    batch: list[int] = []
+    for row in sorted(rows, key=lengths.__getitem__):
+        if batch and (len(batch) == max_rows or (len(batch) + 1) * lengths[row] > max_tokens):
+            batches.append(batch)
+            batch = []
+        batch.append(row)
+    return [*batches, batch] if batch else batches

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from lightning_prefix.data.generation import TextGenerationDataModule
 from lightning_prefix.data.sources import Splits
+from lightning_prefix.data.streams.rows import RowStream, first_rows
 from lightning_prefix.data.tokenize import load_tokenizer
 from lightning_prefix.errors import InputError
 
@@ -173,8 +174,14 @@ def starting_token(tokenizer: Any, languages: dict[str, str]) -> dict[str, int]:
 
 def _by_language(rows: Any) -> Any:
     """A hub data set's "translation" as one column a language."""
-    if _HUB_COLUMN not in rows.column_names or not isinstance(rows[0][_HUB_COLUMN], dict):
+    if _HUB_COLUMN not in rows.column_names or not isinstance(first_rows(rows)[0][_HUB_COLUMN], dict):
         return rows
+    if isinstance(rows, RowStream):
+        return rows.changed(_flat)
     rows = rows.flatten()
     names = [name for name in rows.column_names if name.startswith(f"{_HUB_COLUMN}.")]
     return rows.rename_columns({name: name.split(".", 1)[1] for name in names})
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in row.items() if name != _HUB_COLUMN}, **row[_HUB_COLUMN]}

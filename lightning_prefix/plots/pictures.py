@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch.utils.data import DataLoader
 
     Panels = tuple[Figure, NDArray[Any]]
     Panel = tuple[Figure, Axes]
@@ -183,11 +184,16 @@ class Pictures:
         """The raw rows of the split, and batches of those that are read, on the device."""
         if self.data is None:
             raise InputError(_NO_ROWS)
+        if self.data.streaming:
+            raise InputError(
+                "data.streaming is on, but pictures draw random rows of the whole split. Give texts, or set streaming "
+                "to false in the run's config.yaml."
+            )
         self.data.serve(self._predictor.task)
         split = self.split or ("test" if self.data.has_test else "validation")
         self.data.setup("test" if split == "test" else "validate")
         loader = self.data.test_dataloader() if split == "test" else self.data.val_dataloader()
-        rows: Any = loader.dataset
+        rows: Any = cast("DataLoader[Any]", loader).dataset
         drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: self.rows]
         chosen = sorted(drawn.tolist())  # rows of like lengths stand together
         rank_zero_info(f"rows with labels: {len(chosen)} of the {len(rows)} of the {split} split")

@@ -61,10 +61,19 @@ class Optimization:
         Args:
             prefix: parameters of the prefix.
             head: parameters of a trained head; may be empty.
-            total_steps: optimizer steps of the whole run; infinite when it is not known.
+            total_steps: optimizer steps of the whole run; infinite when there is no end, -1 when it is not known.
             default_rate: the variant's learning rate.
             monitor: the metric that `ReduceLROnPlateau` watches where it names none.
+
+        Raises:
+            InputError: if the steps are not known and the schedule needs them.
         """
+        if total_steps < 0 and self.lr_scheduler is None:
+            raise InputError(
+                "the rows are streamed, so nobody knows how many steps an epoch has, which the learning rate's decay "
+                "needs. Give trainer.max_steps (rows / batch_size of all devices, times the epochs), or "
+                "trainer.limit_train_batches, the batches of an epoch, or a model.lr_scheduler that needs no end."
+            )
         own = self.optimizer is not None  # then its lr counts, unless a rate is given here
         rate = self.learning_rate or (None if own else default_rate)
         head_rate = self.head_learning_rate or rate

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def conll_rows(path: Path) -> Iterator[dict[str, Any]]:
     words: list[str] = []
     tags: list[str] = []
     with open_utf8(path) as stream:
-        for number, line in enumerate([*stream, ""], start=1):
+        for number, line in enumerate(chain(stream, [""]), start=1):
             fields = _BLANKS.split(line.strip())
             if len(fields) > 1 and fields[0] != "-DOCSTART-":
                 words, tags = [*words, fields[0]], [*tags, fields[-1]]
