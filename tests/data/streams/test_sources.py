@@ -136,7 +136,7 @@ def test_sources_that_are_not_there(write, tmp_path):
 
 
 def test_messages_are_those_of_the_ordinary_way(write):
-    content = 'text,label\nfine,good\nbad\n"open'
+    content = "text,label\nfine,good\nbad\nfine,good\n"
     path = str(write("bad.csv", content))
     with pytest.raises(InputError) as ordinary:
         load_splits(path)
