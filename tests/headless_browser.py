@@ -49,6 +49,7 @@ class Browser:
         self._call("Runtime.enable")
         self._call("Network.enable")
         self._call("Page.navigate", url=url)
+        self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
 
     def _call(self, method: str, **parameters: Any) -> Any:
         number = next(self._ids)
