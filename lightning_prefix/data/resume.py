@@ -26,10 +26,28 @@ class ResumableSampler(DistributedSampler[int]):
     batch_size = 1
     _start_epoch = 0
     _start_row = 0
+    is_placed = False
+    """Whether it was placed by a checkpoint, and no row was taken since."""
+    _ahead = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the number of the epoch, as Lightning does.
+
+        After a checkpoint that was written when an epoch had ended, in a training without `max_epochs`, Lightning goes
+        through an epoch without batches first, and its numbers are one ahead from then on.
+        """
+        if self.is_placed:
+            self._ahead = max(0, epoch - self._start_epoch - (self._start_row > 0))
+        super().set_epoch(epoch - self._ahead)
+
+    def place_at(self, epoch: int, row: int) -> None:
+        """As `start_at`, for a training that goes on from a checkpoint."""
+        self.start_at(epoch, row)
+        self.is_placed = True
 
     def start_at(self, epoch: int, row: int) -> None:
         """Leave out the first `row` rows (of this rank) of `epoch`; other epochs are whole."""
-        self.set_epoch(epoch)
+        super().set_epoch(epoch)
         self._start_epoch = epoch
         self._start_row = row
 
@@ -90,6 +108,8 @@ class ResumableDataLoader(DataLoader[Any]):
         self._batches = skipped // (self.batch_size or 1)
         for batch in batches:
             self._batches += 1
+            if isinstance(self.sampler, ResumableSampler):
+                self.sampler.is_placed = False
             if self._batches >= len(self) and isinstance(self.sampler, ResumableSampler):
                 self.sampler.start_at(self._epoch, 0)
             yield batch
@@ -114,4 +134,4 @@ class ResumableDataLoader(DataLoader[Any]):
             )
         self._epoch, self._batches = state_dict["epoch"], state_dict["batches"]
         if isinstance(self.sampler, ResumableSampler):
-            self.sampler.start_at(self._epoch, self._batches * (self.batch_size or 1))
+            self.sampler.place_at(self._epoch, self._batches * (self.batch_size or 1))

@@ -90,6 +90,17 @@ def test_resumed_run_sees_what_the_uninterrupted_run_sees(tmp_path, num_workers,
     assert rest == whole[save_at:]
 
 
+@pytest.mark.parametrize("where", ["batch", "validation", "epoch"])
+@pytest.mark.parametrize("limit", [1.0, 4])
+def test_resume_at_an_epoch_end_of_a_run_of_steps(tmp_path, where, limit):
+    """Lightning's own number of the epoch is one ahead then."""
+    path, save_at = tmp_path / "there.ckpt", 2 * (STEPS if limit == 1.0 else limit)
+    options = {"max_steps": 20, "max_epochs": -1, "limit_train_batches": limit, "val_check_interval": 1.0}
+    whole = fit(Recorder(save_at, where, path), **options)
+    rest = fit(Recorder(), 0, path, **options)
+    assert [rows for _, rows in rest] == [rows for _, rows in whole[save_at:]]
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_run_that_was_stopped_and_resumed_twice(tmp_path, num_workers):
     whole = fit(Recorder(), num_workers)
