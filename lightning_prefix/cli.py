@@ -40,3 +40,8 @@ def main(args: ArgsType = None) -> fit.PrefixCLI | None:
             raise
         print(f"error: {cause}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def script() -> None:
+    """The program `lightning-prefix`: what `main` returns would be its exit code."""
+    main()

@@ -1,5 +1,6 @@
 """The command line in one process: the main job, and each known trap of LightningCLI."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -385,3 +386,9 @@ def test_checkpoints_can_be_turned_off(config):
     cli = main(["fit", "--config", config, "--trainer.max_steps", "3", "--trainer.enable_checkpointing", "false"])
     assert cli.trainer.state.finished
     assert not list(Path().rglob("*.ckpt"))
+
+
+def test_the_installed_program_ends_with_zero(monkeypatch):
+    (program,) = importlib.metadata.entry_points(group="console_scripts", name="lightning-prefix")
+    monkeypatch.setattr("lightning_prefix.cli.main", lambda: "a CLI")
+    assert program.load()() is None
