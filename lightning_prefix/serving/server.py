@@ -93,6 +93,8 @@ def serve_prefixes(words: Sequence[str], settings: ServerSettings, **overrides: 
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    where = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  # it is only compared
+    print(f"loading; then a page to try it is at http://{where}:{settings.port}/ (Ctrl-C ends it)", flush=True)
     try:
         server.run(
             host=settings.host,
