@@ -1,7 +1,5 @@
 """`ShardedBackboneStrategy`: backbones that are too large for one device."""
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import (
     DDPStrategy,
@@ -22,19 +20,16 @@ class ShardedBackboneStrategy(DDPStrategy):
     """DDP whose frozen layers are spread over all devices with FSDP2; `--trainer.strategy sharded_backbone`.
 
     Each device keeps a share of every layer and gathers a layer while it runs. Prefix, head, optimizer and checkpoints
-    are those of `ddp`: a checkpoint can be resumed with another strategy and another number of devices. Embeddings and
-    heads stay whole on each device, and each process reads the whole backbone into its own memory first.
+    are those of `ddp`: a checkpoint can be resumed with another strategy, and with another number of devices, though
+    not on the same rows then. Embeddings and heads stay whole on each device, and each process reads the whole backbone
+    into its own memory first.
 
-    Args:
-        ddp_options: of Lightning's `DDPStrategy`.
+    Arguments are those of Lightning's `DDPStrategy`.
 
     Example:
         >>> from lightning import Trainer
         >>> trainer = Trainer(strategy="sharded_backbone", accelerator="cpu", devices=2, logger=False)
     """
-
-    def __init__(self, **ddp_options: Any) -> None:
-        super().__init__(**ddp_options)
 
     def setup(self, trainer: Trainer) -> None:
         """Spread the layers; end evaluation together.
