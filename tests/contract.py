@@ -598,11 +598,14 @@ def disabled(case: Case) -> None:
 
 
 def closed_gate(case: Case) -> None:
-    """A gate that is closed, as at step 0, is the frozen model, bit for bit."""
-    frozen = make(case.family).requires_grad_(False)
-    inputs = inputs_for(frozen)
-    expected = first(frozen(**inputs))
-    assert torch.equal(first(lp.PrefixedModel(frozen, lp.GatedPrefixConfig(length=5))(**inputs)), expected)
+    """A gated prefix at step 0, with zero values or closed gates, is the frozen model, bit for bit."""
+    for zero in ("values", "gates"):
+        frozen = make(case.family).requires_grad_(False)
+        inputs = inputs_for(frozen)
+        expected = first(frozen(**inputs))
+        assert torch.equal(
+            first(lp.PrefixedModel(frozen, lp.GatedPrefixConfig(length=5, zero=zero))(**inputs)), expected
+        )
 
 
 def copies(case: Case) -> None:

@@ -245,11 +245,18 @@ def _widen(mask: Tensor | None, query: Tensor, key: Tensor, prefix: RowStates, r
 def _attend_gated(query: Tensor, prefix: RowStates, rows: Tensor | None, scaling: float | None) -> Tensor:
     """tanh(gate) * softmax(query keys^T * scaling) values: (batch, tokens, heads, value_dim)."""
     assert prefix.gates is not None  # noqa: S101  # for the type checker
-    groups = query.shape[1] // prefix.keys.shape[1]
-    keys = _per_row(prefix.keys.repeat_interleave(groups, 1), rows, query)
-    values = _per_row(prefix.values.repeat_interleave(groups, 1), rows, query)
+    batch, heads, tokens, dim = query.shape
+    kv_heads = prefix.keys.shape[1]
+    # the queries of a group of heads share keys and values; with one prefix for all rows those of all rows do
+    packed = query.reshape(batch, kv_heads, -1, dim)
+    if rows is None:
+        packed = packed.transpose(0, 1).reshape(1, kv_heads, -1, dim)
+    keys, values = (_per_row(states, rows, packed) for states in (prefix.keys, prefix.values))
     is_visible = None if prefix.is_real is None or rows is None else prefix.is_real[rows][:, None, None]
-    attended = scaled_dot_product_attention(query, keys, values, attn_mask=is_visible, scale=scaling)
+    attended = scaled_dot_product_attention(packed, keys, values, attn_mask=is_visible, scale=scaling)
+    if rows is None:
+        attended = attended.view(kv_heads, batch, -1, values.shape[3]).transpose(0, 1)
+    attended = attended.reshape(batch, heads, tokens, -1)
     gates = torch.tanh(prefix.gates if rows is None else prefix.gates[rows]).to(query.dtype)  # (batch or 1, heads)
     return attended.transpose(1, 2) * gates[:, None, :, None]
 

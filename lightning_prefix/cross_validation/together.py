@@ -110,6 +110,8 @@ class JointTraining(LightningModule):
         self.task.configure_model()
         self.members = Members(self.task)
         self.members.add_copies(self.count)
+        for member, data in enumerate(cast("JointData", cast("Any", self.trainer).datamodule).data):
+            self.task.start_from(data, self.members.trained_state(member))
 
     def on_fit_start(self) -> None:
         """As the task's."""
@@ -124,9 +126,9 @@ class JointTraining(LightningModule):
             epochs = float("inf") if trainer.max_epochs in (None, -1) else trainer.max_epochs
             steps = epochs * min(len(loader), trainer.num_training_batches)
             one = self.task.optimization.configure(
-                *self.members.parameters_of(member),
+                self.members.parameters_of(member),
                 steps if trainer.max_steps == -1 else min(steps, trainer.max_steps),
-                self.task.prefix_config.default_learning_rate,
+                type(self.task.prefix_config),
                 self.task.monitor,
             )
             if isinstance(one["lr_scheduler"]["scheduler"], ReduceLROnPlateau):

@@ -1,6 +1,7 @@
 """`TextRegressionDataModule`: texts with a number."""
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,13 @@ class TextRegressionDataModule(TextDataModule):
     def find_labels(self) -> tuple[str, ...]:
         """No names: the labels are numbers."""
         return ()
+
+    def label_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of the train labels; 0 and 1 of streamed ones, which nobody has read yet."""
+        if self.streaming:
+            return 0.0, 1.0
+        labels = self._rows("train", "fit")["labels"]
+        return statistics.fmean(labels), statistics.pstdev(labels) or 1.0
 
     def label_reader(self, rows: "datasets.Dataset") -> Callable[[Any], float]:
         """`read_number`, for every split."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import jsonargparse
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from lightning_prefix.errors import InputError
@@ -61,6 +61,8 @@ class PrefixConfig(ABC):
 
     default_learning_rate: ClassVar[float] = 1e-2
     """Per optimizer step with AdamW, where the user gives none."""
+    key_rate_factor: ClassVar[float] = 1.0
+    """Learning rate of the keys over that of the rest, where the user gives none."""
     parameters: ClassVar[str]
     """How many numbers are trained: a formula of the options and, of the backbone, `input_dim` (of an embedding),
     `output_dim` (of the last hidden state), `heads` and `per_position`, kv_heads * (key_dim + value_dim), both summed
@@ -202,6 +204,10 @@ class Prefix(Float32Module, ABC):
     def output(self) -> tuple[Tensor, Tensor] | None:
         """Scale and shift (hidden) of the last hidden state, or None."""
         return None
+
+    def key_parameters(self) -> list[nn.Parameter]:
+        """Those that are keys, which may have a learning rate of their own. Here: none."""
+        return []
 
     def flatten(self) -> "Prefix":
         """A prefix with the same states, bit for bit, and no reparameterisation. Here: itself."""

@@ -33,6 +33,10 @@ class FlatPrefix(Prefix):
         """Positions of the prefix, the most that any site has."""
         return int(max(keys.shape[1] for keys in self.keys))
 
+    def key_parameters(self) -> list[nn.Parameter]:
+        """All keys."""
+        return list(self.keys)
+
     def states(self) -> tuple[PrefixStates, ...]:
         """The parameters themselves."""
         return tuple(PrefixStates(keys, values) for keys, values in zip(self.keys, self.values, strict=True))

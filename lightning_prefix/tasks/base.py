@@ -42,7 +42,7 @@ from lightning_prefix.tasks.arguments import import_path, plain_data, task_from
 from lightning_prefix.tasks.card import model_card
 from lightning_prefix.tasks.collapse import OutputSpread
 from lightning_prefix.tasks.heads import Head, load_with_head
-from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization
+from lightning_prefix.tasks.optimization import LRSchedulerCallable, Optimization, trained_parameters
 from lightning_prefix.tasks.precision import round_frozen_only
 from lightning_prefix.tasks.random_state import RandomState, random_state, set_random_state
 
@@ -75,9 +75,11 @@ class PrefixTask(LightningModule, ABC):
         backbone_dropout: apply the backbone's own dropout in training.
         activation_cache: compute what the layers below the first prefix give once per row and keep it; for a prefix
             with `layers`. Off when null.
-        learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (MLP 1e-3, the
-            others 1e-2).
-        head_learning_rate: of a trained head; as the prefix when null.
+        learning_rate: of the prefix, per optimizer step, > 0; the variant's default when null (gated 2e-2,
+            MLP 1e-3, the others 1e-2).
+        key_learning_rate: of the keys of a flat or gated prefix; when null as `learning_rate`, or five times that for
+            a gated prefix.
+        head_learning_rate: of a trained head; when null as `learning_rate`, or 1e-2 where that is null too.
         weight_decay: of the head, >= 0; a prefix is never decayed.
         warmup: steps (a whole number), or share of all steps (below 1), in which the learning rate rises from zero.
         optimizer: takes the parameter groups; AdamW when null. Its own `lr` counts where no rate is given above.
@@ -101,6 +103,7 @@ class PrefixTask(LightningModule, ABC):
         backbone_dropout: bool = False,
         activation_cache: ActivationCacheOptions | None = None,
         learning_rate: float | None = None,
+        key_learning_rate: float | None = None,
         head_learning_rate: float | None = None,
         weight_decay: float = 0.0,
         warmup: int | float = 0.06,
@@ -123,7 +126,7 @@ class PrefixTask(LightningModule, ABC):
                     "Use one of the two."
                 )
         self.optimization = Optimization(
-            learning_rate, head_learning_rate, weight_decay, warmup, optimizer, lr_scheduler
+            learning_rate, key_learning_rate, head_learning_rate, weight_decay, warmup, optimizer, lr_scheduler
         )
         self.optimization.check()
         self.model: PrefixedModel | None = None
@@ -166,6 +169,14 @@ class PrefixTask(LightningModule, ABC):
     def before_compute(self, metrics: MetricCollection) -> None:
         """Tell the metrics what only this task knows; called before they are computed."""
 
+    def start_from(self, data: Any, state: Mapping[str, Tensor]) -> None:
+        """Set what follows from the train rows before training begins; here nothing does.
+
+        Args:
+            data: the data module, set up for `fit`; None without one.
+            state: the trained tensors by their names, to be changed in place.
+        """
+
     def instruction(self) -> str:
         """Text that `init: text` starts from when the prefix names none."""
         return "Read the text and answer:"
@@ -194,6 +205,8 @@ class PrefixTask(LightningModule, ABC):
         """Load the backbone, freeze it and put the prefix on it; once."""
         if self.model is None:
             self._build(None)
+            if self._trainer is not None and self.trainer.training:
+                self.start_from(getattr(self.trainer, "datamodule", None), self.state_dict())
         reads_rows_again = self._trainer is not None and not (self.trainer.predicting or self.without_prefix)
         if self.activation_cache is not None and reads_rows_again:
             assert self.model is not None  # noqa: S101  # for the type checker
@@ -308,14 +321,10 @@ class PrefixTask(LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and linear decay, or what was given; trained parameters only."""
         assert self.model is not None  # noqa: S101  # Lightning calls configure_model first
-        prefix = list(self.model.prefix.parameters())
-        known = {id(parameter) for parameter in prefix}
-        head = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         return self.optimization.configure(
-            prefix,
-            head,
+            trained_parameters(self.model.prefix, self.parameters()),
             self.trainer.estimated_stepping_batches,
-            self.prefix_config.default_learning_rate,
+            type(self.prefix_config),
             self.monitor,
         )
 

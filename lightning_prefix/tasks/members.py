@@ -14,6 +14,7 @@ from lightning_prefix.errors import InputError
 from lightning_prefix.prefix import Prefix
 from lightning_prefix.tasks.base import PrefixTask
 from lightning_prefix.tasks.heads import Head
+from lightning_prefix.tasks.optimization import TrainedParameters, trained_parameters
 
 _PREFIX = "model.prefixes."
 
@@ -92,10 +93,10 @@ class Members(nn.Module):
         for _ in range(count):
             self.add(copy.deepcopy(self.model.prefix), {name: state[name].clone() for name in self.head_names})
 
-    def parameters_of(self, member: int) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What is trained of a member's prefix, and of its head."""
-        head = [value for value in self.head_state(member).values() if value.requires_grad]
-        return list(self.model.prefixes[self.names[member]].parameters()), head
+    def parameters_of(self, member: int) -> TrainedParameters:
+        """What is trained of a member."""
+        prefix = cast("Prefix", self.model.prefixes[self.names[member]])
+        return trained_parameters(prefix, self.head_state(member).values())
 
     def trained_state(self, member: int) -> dict[str, Tensor]:
         """The trained tensors of a member, as the state dict of the task has them when it is trained alone."""

@@ -1,8 +1,8 @@
 """Optimiser and schedule of a task: trained parameters only, per step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -10,9 +10,31 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_prefix.errors import InputError
+from lightning_prefix.prefix import Prefix, PrefixConfig
 
 LRSchedulerCallable = Callable[[torch.optim.Optimizer], LRScheduler]
 """Lightning's names `ReduceLROnPlateau` beside it, which is one, and so hides all from the YAML's schema."""
+
+
+HEAD_RATE = 1e-2
+"""Learning rate of a trained head. MiniLM on SST-2, head alone, 160 steps: validation loss 0.475 with 3e-3, 0.417 with
+1e-2; with a prefix, 80 steps: 0.378 with 1e-2, 0.391 with 3e-2."""
+
+
+class TrainedParameters(NamedTuple):
+    """What is trained, by what it is; keys and head may be empty."""
+
+    prefix: Sequence[nn.Parameter]
+    keys: Sequence[nn.Parameter]
+    head: Sequence[nn.Parameter]
+
+
+def trained_parameters(prefix: Prefix, parameters: Iterable[nn.Parameter]) -> TrainedParameters:
+    """Those of the prefix, and the others of these parameters that are trained: the head's."""
+    keys = prefix.key_parameters()
+    are_keys, of_prefix = {id(p) for p in keys}, {id(p) for p in prefix.parameters()}
+    rest = [p for p in prefix.parameters() if id(p) not in are_keys]
+    return TrainedParameters(rest, keys, [p for p in parameters if p.requires_grad and id(p) not in of_prefix])
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,8 @@ class Optimization:
 
     Args:
         learning_rate: of the prefix, per optimizer step, > 0; the variant's own default when None.
-        head_learning_rate: of a trained head; as the prefix when None.
+        key_learning_rate: of the prefix's keys; a multiple of the prefix's, as the variant says, when None.
+        head_learning_rate: of a trained head; when None as `learning_rate`, or `HEAD_RATE` without one.
         weight_decay: of the head, >= 0; a prefix is never decayed.
         warmup: steps (int >= 1), or share of all steps (float in [0, 1)), in which the rate rises from zero.
         optimizer: takes the parameter groups; AdamW when None. Its own `lr` counts where no rate is given above.
@@ -30,6 +53,7 @@ class Optimization:
     """
 
     learning_rate: float | None
+    key_learning_rate: float | None
     head_learning_rate: float | None
     weight_decay: float
     warmup: int | float
@@ -42,7 +66,7 @@ class Optimization:
         Raises:
             InputError: saying what is allowed.
         """
-        for name in ("learning_rate", "head_learning_rate"):
+        for name in ("learning_rate", "key_learning_rate", "head_learning_rate"):
             if (rate := getattr(self, name)) is not None and not rate > 0:
                 raise InputError(f"{name} {rate} is given; it is > 0 (flat and gated prefixes: about 1e-2, MLP: 1e-3).")
         if isinstance(self.warmup, float) and not 0 <= self.warmup < 1:
@@ -50,19 +74,17 @@ class Optimization:
 
     def configure(
         self,
-        prefix: Sequence[nn.Parameter],
-        head: Sequence[nn.Parameter],
+        parameters: TrainedParameters,
         total_steps: float,
-        default_rate: float,
+        defaults: type[PrefixConfig],
         monitor: str,
     ) -> dict[str, Any]:
         """What `LightningModule.configure_optimizers` returns.
 
         Args:
-            prefix: parameters of the prefix.
-            head: parameters of a trained head; may be empty.
+            parameters: all that are trained.
             total_steps: optimizer steps of the whole run; infinite when there is no end, -1 when it is not known.
-            default_rate: the variant's learning rate.
+            defaults: the variant, which knows its learning rates.
             monitor: the metric that `ReduceLROnPlateau` watches where it names none.
 
         Raises:
@@ -75,9 +97,15 @@ class Optimization:
                 "trainer.limit_train_batches, the batches of an epoch, or a model.lr_scheduler that needs no end."
             )
         own = self.optimizer is not None  # then its lr counts, unless a rate is given here
-        rate = self.learning_rate or (None if own else default_rate)
-        head_rate = self.head_learning_rate or rate
-        groups: list[dict[str, Any]] = [_group("prefix", prefix, rate, 0.0)]
+        rate = self.learning_rate or (None if own else defaults.default_learning_rate)
+        key_rate = self.key_learning_rate or (rate and rate * defaults.key_rate_factor)
+        head_rate = self.head_learning_rate or self.learning_rate or (None if own else HEAD_RATE)
+        prefix, keys, head = parameters
+        if key_rate == rate:
+            prefix, keys = [*prefix, *keys], []
+        groups = [_group("prefix", prefix, rate, 0.0)]
+        if keys:
+            groups.append(_group("keys", keys, key_rate, 0.0))
         if head:
             groups.append(_group("head", head, head_rate, self.weight_decay or (None if own else 0.0)))
         make = self.optimizer or torch.optim.AdamW

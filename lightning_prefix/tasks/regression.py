@@ -1,10 +1,10 @@
 """`TextRegression`: a number per text or pair of texts."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
@@ -17,11 +17,28 @@ from lightning_prefix.tasks.scoring import ScoringTask
 _ROUNDING = 1e-5  # of weights that add up
 
 
+class LabelScale(nn.Module):
+    """deviation * output + mean, so that a head whose outputs are near 0 and 1 learns labels of any size."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """The same shape."""
+        return self.deviation * outputs + self.mean
+
+
 class TextRegression(ScoringTask):
     """Ratings, similarity and the like, with the mean squared error.
 
     Data: a column of texts (`text_column`), or two (`pair_column`) whose similarity is asked for, and one of numbers
-    (`label_column`). Numbers far from 0 are learnt slowly: bring them near it, such as 1 to 5 to -1 to 1.
+    (`label_column`), of any size: the head starts with their mean and standard deviation in the train split (streamed
+    data: with 0 and 1).
 
     A YAML for `fit --config`::
 
@@ -65,8 +82,22 @@ class TextRegression(ScoringTask):
         return "Give the text a number:"
 
     def make_head(self) -> Head:
-        """One output."""
-        return make_head(self.head_kind, 1, "regression", self.backbone_name, (), self.backbone_options)
+        """One output, to be brought to the scale of the labels."""
+        head = make_head(self.head_kind, 1, "regression", self.backbone_name, (), self.backbone_options)
+        head.label_scale = LabelScale()
+        return head
+
+    def start_from(self, data: Any, state: Mapping[str, Tensor]) -> None:
+        """Take the scale of the labels from the train rows."""
+        if hasattr(data, "label_statistics"):
+            mean, deviation = data.label_statistics()
+            state["head.label_scale.mean"].fill_(mean)
+            state["head.label_scale.deviation"].fill_(deviation)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(batch, 1), float32, on the scale of the labels."""
+        outputs = super().forward(batch)
+        return cast("Tensor", cast("Any", self.head).label_scale(outputs))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of (batch, 1) against `labels`, (batch,)."""

@@ -89,12 +89,15 @@ def config(request) -> PrefixConfig:
     return request.param
 
 
-@pytest.mark.parametrize("config", ATTENTION)
+@pytest.mark.parametrize("config", [*ATTENTION, GatedPrefixConfig(length=LENGTH, zero="gates")])
 def test_begins_at_the_start_values(config):
     values = FROZEN.start(config, dict.fromkeys(SITES, LENGTH))
     for state, start in zip(config.build(FROZEN)(), values, strict=True):
         assert torch.equal(state.keys, start.keys)
-        assert torch.equal(state.values, start.values)
+        if state.gate is None or not state.gate.any():
+            assert torch.equal(state.values, start.values)
+        else:  # the other way to begin as the frozen model
+            assert not state.values.any()
 
 
 def test_parameter_counts():

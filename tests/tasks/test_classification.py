@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lightning_prefix as lp
-from lightning_prefix.tasks.optimization import Optimization
+from lightning_prefix.tasks.optimization import Optimization, TrainedParameters
 
 OUTPUTS = torch.tensor([[1.0, -0.5], [0.2, 0.3], [-2.0, 1.0]])
 
@@ -43,10 +43,11 @@ def test_text_start_has_the_instruction_as_its_default(bert_folder):
 
 
 def configured(**changes):
-    options = {"learning_rate": None, "head_learning_rate": None, "weight_decay": 0.0, "warmup": 2}
-    options |= {"optimizer": None, "lr_scheduler": None, **changes}
-    prefix, head = [torch.nn.Parameter(torch.zeros(2))], [torch.nn.Parameter(torch.zeros(2))]
-    return Optimization(**options).configure(prefix, head, 10, 0.01, "val/accuracy")
+    options = {"learning_rate": None, "key_learning_rate": None, "head_learning_rate": None, "weight_decay": 0.0}
+    options |= {"warmup": 2, "optimizer": None, "lr_scheduler": None, **changes}
+    variant = options.pop("variant", lp.FlatPrefixConfig)
+    trained = TrainedParameters(*([torch.nn.Parameter(torch.zeros(2))] for _ in range(3)))
+    return Optimization(**options).configure(trained, 10, variant, "val/accuracy")
 
 
 def test_default_schedule_rises_and_falls_to_zero():
@@ -61,6 +62,19 @@ def test_default_schedule_rises_and_falls_to_zero():
     assert [rate for rate, _ in rates[:3]] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
     assert rates[-1] == [0, 0]
     assert all(head == pytest.approx(prefix / 5) for prefix, head in rates)
+
+
+def test_keys_have_a_learning_rate_of_their_own():
+    def rates(**changes):
+        return {group["name"]: group["initial_lr"] for group in configured(**changes)["optimizer"].param_groups}
+
+    assert rates() == {"prefix": 0.01, "head": 0.01}
+    assert rates(key_learning_rate=0.03) == {"prefix": 0.01, "keys": 0.03, "head": 0.01}
+    assert rates(variant=lp.GatedPrefixConfig) == pytest.approx({"prefix": 0.02, "keys": 0.1, "head": 0.01})
+    same = rates(variant=lp.GatedPrefixConfig, learning_rate=0.03, key_learning_rate=0.03)
+    assert same == {"prefix": 0.03, "head": 0.03}
+    own = rates(variant=lp.GatedPrefixConfig, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.5))
+    assert own == {"prefix": 0.5, "head": 0.5}
 
 
 def test_a_given_optimizer_keeps_its_own_values_unless_ours_are_given():
