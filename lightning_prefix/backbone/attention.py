@@ -37,17 +37,19 @@ class RecordedCall(NamedTuple):
 
     Attributes:
         module: the attention module.
-        query_shape: (batch, heads, tokens, key_dim).
+        queries: (batch, heads, tokens, key_dim), detached.
         keys: (batch, kv_heads, tokens, key_dim), detached.
         values: (batch, kv_heads, tokens, value_dim), detached.
         is_causal: whether a token sees only those before it.
+        scaling: of the scores; None for 1 / sqrt(key_dim).
     """
 
     module: nn.Module
-    query_shape: torch.Size
+    queries: Tensor
     keys: Tensor
     values: Tensor
     is_causal: bool
+    scaling: float | None
 
 
 def attention_configs(backbone: nn.Module) -> list[Any]:
@@ -286,7 +288,7 @@ def _record(
     **kwargs: Any,
 ) -> Attended:
     causal = _is_causal(module, kwargs)
-    _recorded.append(RecordedCall(module, query.shape, key.detach(), value.detach(), causal))
+    _recorded.append(RecordedCall(module, query.detach(), key.detach(), value.detach(), causal, kwargs.get("scaling")))
     return _inner_function(inner, module)(module, query, key, value, attention_mask, **kwargs)
 
 

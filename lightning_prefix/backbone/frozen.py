@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prefix.backbone import files
-from lightning_prefix.backbone.attention import recording_states
+from lightning_prefix.backbone.attention import RecordedCall, recording_states
 from lightning_prefix.backbone.load import load_tokenizer
 from lightning_prefix.backbone.output import last_hidden_state
 from lightning_prefix.backbone.sites import config_of, max_positions, record_calls, run_in_eval_mode, sample_tokens
@@ -54,17 +54,30 @@ class FrozenBackbone:
                 PrefixStates(torch.zeros(s.kv_heads, n, s.key_dim), torch.zeros(s.kv_heads, n, s.value_dim))
                 for s, n in lengths.items()
             ]
-        if config.init == "text":
-            ids = self._text_tokens(config, max(lengths.values()))
-        else:
-            ids = sample_tokens(self.backbone, min(_SAMPLE_TOKENS, max_positions(self.backbone) or _SAMPLE_TOKENS))
-        decoder_ids = ids if config_of(self.backbone).is_encoder_decoder else None  # it reads the same on both sides
-        calls = dict(zip(self.sites, record_calls(self.backbone, ids, decoder_ids), strict=True))
-        pick = _first if config.init == "text" else _random_like
+        is_text = config.init == "text"
+        calls = self._calls(self._text_tokens(config, max(lengths.values())) if is_text else self._random_tokens())
+        pick = _first if is_text else _random_like
         return [
             PrefixStates(pick(calls[site].keys[0].float(), n), pick(calls[site].values[0].float(), n))
             for site, n in lengths.items()
         ]
+
+    @torch.no_grad()
+    def score_deviations(self, keys: dict[AttentionSite, Tensor]) -> list[Tensor]:
+        """(kv_heads,) of each site: how far the scores of these keys, for one query of the frozen model, lie apart.
+
+        Args:
+            keys: (kv_heads, length, key_dim), of each site.
+
+        Returns:
+            The standard deviation over the length, in the mean over the queries of random tokens.
+        """
+        calls, deviations = self._calls(self._random_tokens()), []
+        for site, own in keys.items():
+            queries = calls[site].queries[0].float().reshape(site.kv_heads, -1, site.key_dim)
+            scores = queries @ own.to(queries.device).transpose(1, 2) * (calls[site].scaling or site.key_dim**-0.5)
+            deviations.append(scores.std(2, correction=0).mean(1).to(own.device))
+        return deviations
 
     @torch.no_grad()
     def start_embeddings(self, config: PrefixConfig, length: int) -> Tensor:
@@ -119,6 +132,14 @@ class FrozenBackbone:
         with recording_states(self.slot) as states:
             run_in_eval_mode(self.backbone, inputs)
         return tuple(states)
+
+    def _random_tokens(self) -> list[int]:
+        return sample_tokens(self.backbone, min(_SAMPLE_TOKENS, max_positions(self.backbone) or _SAMPLE_TOKENS))
+
+    def _calls(self, ids: list[int]) -> dict[AttentionSite, RecordedCall]:
+        """What each site does when the model reads these tokens; an encoder-decoder reads them on both sides."""
+        decoder_ids = ids if config_of(self.backbone).is_encoder_decoder else None
+        return dict(zip(self.sites, record_calls(self.backbone, ids, decoder_ids), strict=True))
 
     def _embedding_table(self) -> nn.Embedding:
         return cast("nn.Embedding", cast("Any", self.backbone).get_input_embeddings())

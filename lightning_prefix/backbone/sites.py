@@ -48,7 +48,7 @@ def find_sites(backbone: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[nn
         name = names[call.module]
         if modules.count(call.module) > 1:
             name += f"#{modules[:index].count(call.module) + 1}"
-        _, heads, _, key_dim = call.query_shape
+        _, heads, _, key_dim = call.queries.shape
         sites.append(AttentionSite(name, kind, layer, heads, call.keys.shape[1], key_dim, call.values.shape[3]))
     return tuple(sites), tuple(modules)
 
@@ -138,7 +138,7 @@ def _warn_of_other_layers(backbone: nn.Module, names: Collection[str]) -> None:
 
 
 def _kind(call: RecordedCall, encoder_tokens: int) -> SiteKind:
-    queries, keys = call.query_shape[2], call.keys.shape[2]
+    queries, keys = call.queries.shape[2], call.keys.shape[2]
     if queries != keys:
         return "cross"
     return "encoder" if queries == encoder_tokens or not call.is_causal else "decoder"

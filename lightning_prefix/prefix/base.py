@@ -35,6 +35,9 @@ class FrozenModel(Protocol):
     def start(self, config: "PrefixConfig", lengths: dict[AttentionSite, int]) -> list[PrefixStates]:
         """Keys and values (and gates, from a file that has them) of these sites, as `config.init` says."""
 
+    def score_deviations(self, keys: dict[AttentionSite, Tensor]) -> list[Tensor]:
+        """(kv_heads,) of each site: how far the scores of these keys, for one query of the model, lie apart."""
+
     def start_embeddings(self, config: "PrefixConfig", length: int) -> Tensor:
         """(length, embedding_dim), as `config.init` says."""
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lightning_prefix.errors import InputError
 from lightning_prefix.prefix.base import AttentionPrefixConfig, FrozenModel, Prefix
 from lightning_prefix.prefix.site import AttentionSite, PrefixStates
 
@@ -62,9 +63,13 @@ class GatedPrefixConfig(AttentionPrefixConfig):
     Args:
         zero: what is zero at the start. `values`: gates are open, and values learn from the first step on. `gates`: as
             in LLaMA-Adapter, where nothing but the gates learns at first.
+        score_deviation: standard deviation, over the positions of the prefix, of their scores for one query at the
+            start, > 0: how sharply a query chooses among them. The keys of each head are scaled to it; left as `init`
+            has made them when null.
     """
 
     zero: Literal["values", "gates"] = "values"
+    score_deviation: float | None = 3.0
 
     default_learning_rate: ClassVar[float] = 2e-2
     key_rate_factor: ClassVar[float] = 5.0
@@ -74,11 +79,27 @@ class GatedPrefixConfig(AttentionPrefixConfig):
         """A `GatedPrefix` at its start values; one from a file as it is there, closed if it has no gates."""
         lengths = self.lengths(frozen.sites)
         start = frozen.start(self, lengths)
-        if self.zero == "values" and self.init != "file":
-            start = [
-                PrefixStates(
-                    state.keys, torch.zeros_like(state.values), torch.ones(site.heads, device=state.keys.device)
-                )
-                for site, state in zip(lengths, start, strict=True)
-            ]
+        if self.init != "file":
+            keys = self._scaled(frozen, {site: state.keys for site, state in zip(lengths, start, strict=True)})
+            start = [state._replace(keys=own) for state, own in zip(start, keys, strict=True)]
+            if self.zero == "values":
+                start = [
+                    PrefixStates(own, torch.zeros_like(values), torch.ones(site.heads, device=own.device))
+                    for site, (own, values, _) in zip(lengths, start, strict=True)
+                ]
         return GatedPrefix(tuple(lengths), start, self.dropout)
+
+    def check(self) -> None:
+        """Refuse a deviation that is not positive, too."""
+        super().check()
+        if self.score_deviation is not None and not self.score_deviation > 0:
+            raise InputError(f"score_deviation {self.score_deviation} is given; it is > 0 (about 3), or null.")
+
+    def _scaled(self, frozen: FrozenModel, keys: dict[AttentionSite, Tensor]) -> list[Tensor]:
+        if self.score_deviation is None:
+            return list(keys.values())
+        return [
+            # equal scores, or a single one, stay as they are
+            own * torch.where(now > 0, self.score_deviation / now, 1.0)[:, None, None]
+            for own, now in zip(keys.values(), frozen.score_deviations(keys), strict=True)
+        ]

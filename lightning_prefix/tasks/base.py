@@ -34,7 +34,7 @@ from lightning_prefix.backbone.fingerprint import check_fingerprint
 from lightning_prefix.backbone.hub import local_folder, push_to_hub
 from lightning_prefix.backbone.load import check_float16
 from lightning_prefix.errors import InputError, NotFiniteError
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.strategy import check_strategy
 from lightning_prefix.tasks import checkpoint as checkpoints
 from lightning_prefix.tasks.activations import cache_activations
@@ -68,7 +68,7 @@ class PrefixTask(LightningModule, ABC):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
             `OutputPrefixConfig`, with its options.
         positions: `keep`: the text keeps its positions; `shift`: it starts after the prefix (as PEFT does).
         backbone_options: revision, dtype and so on of the backbone.
@@ -97,7 +97,7 @@ class PrefixTask(LightningModule, ABC):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         positions: Positions = "keep",
         backbone_options: BackboneOptions = BackboneOptions(),
         backbone_dropout: bool = False,
@@ -106,7 +106,7 @@ class PrefixTask(LightningModule, ABC):
         key_learning_rate: float | None = None,
         head_learning_rate: float | None = None,
         weight_decay: float = 0.0,
-        warmup: int | float = 0.06,
+        warmup: int | float = 0.1,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from torchmetrics.classification import (
 )
 
 from lightning_prefix.errors import InputError
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, HeadKind, make_head
 from lightning_prefix.tasks.labels import labels_of
@@ -44,7 +44,7 @@ class TextClassification(ScoringTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
             `OutputPrefixConfig`, with its options.
         labels: names of the labels in the order of their numbers; taken from the data when null.
         num_labels: how many there are, where they have no names; taken from the data when null.
@@ -58,7 +58,7 @@ class TextClassification(ScoringTask):
         options: of `PrefixTask`.
 
     Example:
-        >>> task = TextClassification("asset:minilm-l6", FlatPrefixConfig(length=16), labels=["negative", "positive"])
+        >>> task = TextClassification("asset:minilm-l6", GatedPrefixConfig(length=16), labels=["negative", "positive"])
         >>> task.monitor
         'val/accuracy'
     """
@@ -69,7 +69,7 @@ class TextClassification(ScoringTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         labels: list[str] | None = None,
         num_labels: int | None = None,
         multi_label: bool | None = None,

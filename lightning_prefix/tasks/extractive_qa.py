@@ -11,7 +11,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from lightning_prefix.backbone import load_config
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import SpanScore, exact_match, token_f1
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, SpanHead, TokenHead
 from lightning_prefix.tasks.results import FoundAnswer, FoundSpan
@@ -45,7 +45,7 @@ class ExtractiveQA(ScoringTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
             `OutputPrefixConfig`, with its options.
         head: `auto`: the model's own question-answering head, of which is trained what the checkpoint did not bring;
             `linear`: a trained linear layer on the last hidden states.
@@ -55,7 +55,7 @@ class ExtractiveQA(ScoringTask):
         options: of `PrefixTask`.
 
     Example:
-        >>> task = ExtractiveQA("asset:minilm-l6", FlatPrefixConfig(length=16), no_answer=True)
+        >>> task = ExtractiveQA("asset:minilm-l6", GatedPrefixConfig(length=16), no_answer=True)
         >>> task.monitor
         'val/f1'
     """
@@ -67,7 +67,7 @@ class ExtractiveQA(ScoringTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         head: Literal["auto", "linear"] = "auto",
         no_answer: bool | None = None,
         n_best: int = 20,

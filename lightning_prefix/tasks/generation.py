@@ -17,7 +17,7 @@ from lightning_prefix.backbone import load_config, load_tokenizer, max_positions
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import AnswerExactMatch, AnswerF1, Bleu, ChrF, Distinct, Rouge
 from lightning_prefix.metrics.translation import Tokenizer as BleuTokenizer
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch, PrefixTask
 from lightning_prefix.tasks.heads import Head, LanguageModelHead
 from lightning_prefix.tasks.rerank import minimum_bayes_risk
@@ -52,10 +52,10 @@ class TextGeneration(PrefixTask):
 
     Args:
         backbone: hub id, folder, or `asset:smollm2-135m` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
-            `OutputPrefixConfig`, with its options. By default a flat one that starts from a text: from random numbers
-            a decoder begins far above the frozen model's loss (SmolLM2-135M on Social IQa, length 10, after 40 steps:
-            validation loss 4.99 from random, 3.42 from text).
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
+            `OutputPrefixConfig`, with its options. A flat one wants `init: text`: from random numbers a decoder begins
+            far above the frozen model's loss (SmolLM2-135M on Social IQa, length 10, after 40 steps: validation loss
+            4.99 from random, 3.42 from text).
         loss: `token_mean`: the mean over the target tokens of the batch; `example_sum`: the sum over the tokens of
             each target, and the mean over the batch, as in the code of Li & Liang (2021).
         label_smoothing: share of each target spread over the vocabulary in training, in [0, 1).
@@ -70,7 +70,7 @@ class TextGeneration(PrefixTask):
         options: of `PrefixTask`.
 
     Example:
-        >>> TextGeneration("asset:smollm2-135m", FlatPrefixConfig(length=16), metrics=["rouge"]).monitor
+        >>> TextGeneration("asset:smollm2-135m", GatedPrefixConfig(length=16), metrics=["rouge"]).monitor
         'val/loss'
     """
 
@@ -85,7 +85,7 @@ class TextGeneration(PrefixTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(init="text"),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         loss: Literal["token_mean", "example_sum"] = "token_mean",
         label_smoothing: float = 0.0,
         generation: dict[str, Any] | None = None,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import Head, make_head
 from lightning_prefix.tasks.results import Rated
@@ -52,14 +52,14 @@ class TextRegression(ScoringTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
             `OutputPrefixConfig`, with its options.
         head: `auto`: the model's own head with one output, of which is trained what the checkpoint did not bring;
             `cls`, `mean`, `last`: a linear layer on that pooling.
         options: of `PrefixTask`.
 
     Example:
-        >>> TextRegression("asset:minilm-l6", FlatPrefixConfig(length=16), head="mean").monitor
+        >>> TextRegression("asset:minilm-l6", GatedPrefixConfig(length=16), head="mean").monitor
         'val/pearson'
     """
 
@@ -70,7 +70,7 @@ class TextRegression(ScoringTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         head: Literal["auto", "cls", "mean", "last"] = "auto",
         **options: Any,
     ) -> None:

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 
 from lightning_prefix.errors import InputError
 from lightning_prefix.metrics import EntityScore, entities
-from lightning_prefix.prefix import FlatPrefixConfig, PrefixConfig
+from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
 from lightning_prefix.tasks.heads import NO_LABEL, Head, OwnHead, TokenHead
 from lightning_prefix.tasks.labels import labels_of
@@ -44,7 +44,7 @@ class TokenClassification(ScoringTask):
 
     Args:
         backbone: hub id, folder, or `asset:minilm-l6` (needs no hub).
-        prefix: which prefix: `FlatPrefixConfig`, `MLPPrefixConfig`, `GatedPrefixConfig`, `PromptPrefixConfig` or
+        prefix: which prefix: `GatedPrefixConfig`, `FlatPrefixConfig`, `MLPPrefixConfig`, `PromptPrefixConfig` or
             `OutputPrefixConfig`, with its options.
         labels: names of the tags in the order of their numbers; taken from the data when null.
         head: `auto`: the model's own token-classification head, of which is trained what the checkpoint did not bring;
@@ -52,7 +52,7 @@ class TokenClassification(ScoringTask):
         options: of `PrefixTask`.
 
     Example:
-        >>> TokenClassification("asset:minilm-l6", FlatPrefixConfig(length=16), head="linear").monitor
+        >>> TokenClassification("asset:minilm-l6", GatedPrefixConfig(length=16), head="linear").monitor
         'val/f1'
     """
 
@@ -62,7 +62,7 @@ class TokenClassification(ScoringTask):
     def __init__(
         self,
         backbone: str,
-        prefix: PrefixConfig = FlatPrefixConfig(),
+        prefix: PrefixConfig = GatedPrefixConfig(),
         labels: list[str] | None = None,
         head: Literal["auto", "linear"] = "auto",
         **options: Any,

@@ -7,14 +7,14 @@ from tiny_backbones import POSITIONS, inputs_for
 
 import lightning_prefix as lp
 from lightning_prefix.backbone.attention import recording
-from lightning_prefix.backbone.sites import find_sites, run_body
+from lightning_prefix.backbone.sites import find_sites, run_body, sample_tokens
 
 FAMILIES = ["bert", "albert", "llama", "deepseek_v3", "t5", "bart", "deberta_v2"]
 TEXT = [11, 23, 42, 7, 60]
 CONFIGS = {
     "flat": lp.FlatPrefixConfig,
     "mlp": lambda **options: lp.MLPPrefixConfig(embedding_dim=4, hidden_dim=4, **options),
-    "gated": lp.GatedPrefixConfig,
+    "gated": lambda **options: lp.GatedPrefixConfig(zero="gates", score_deviation=None, **options),
 }
 
 
@@ -57,6 +57,32 @@ def test_file(family, variant, tmp_path):
     for site, state in zip(model.sites, model.prefix.states(), strict=True):
         assert torch.equal(state.keys, states[site].keys)
         assert torch.equal(state.values, states[site].values)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("init", ["random", "text"])
+def test_queries_choose_among_the_positions_of_a_gated_prefix(family, init):
+    """Every head's scores lie as far apart as asked for, by the queries and the scaling that attention itself gets."""
+    text = {"init_text": "a text"} if init == "text" else {}
+    model = wrap(family, lp.GatedPrefixConfig(length=5, init=init, score_deviation=2.0, **text))
+    assert not any(values.any() for values in model.prefix.values)
+    assert all((gate == 1).all() for gate in model.prefix.gates)
+    backbone = model.unload()
+    find_sites(backbone)
+    ids = sample_tokens(backbone, 64)
+    with torch.no_grad(), recording(backbone) as calls:
+        run_body(backbone, ids, ids if backbone.config.is_encoder_decoder else None)
+    for site, state, call in zip(model.sites, model.prefix.states(), calls, strict=True):
+        keys = state.keys.repeat_interleave(site.heads // site.kv_heads, 0)
+        scores = call.queries[0] @ keys.transpose(1, 2) * (site.key_dim**-0.5 if call.scaling is None else call.scaling)
+        each = scores.std(2, correction=0).mean(1)  # of every query head
+        torch.testing.assert_close(each.view(site.kv_heads, -1).mean(1), torch.full((site.kv_heads,), 2.0))
+
+
+def test_one_position_and_equal_scores_have_nothing_to_choose():
+    for options in ({"length": 1}, {"length": 3, "init": "zero"}):
+        model = wrap("bert", lp.GatedPrefixConfig(**options))
+        assert all(state.keys.isfinite().all() for state in model.prefix.states())
 
 
 def test_a_gated_file_brings_its_gates(tmp_path):

@@ -55,6 +55,9 @@ class Frozen:
             for s, n in lengths.items()
         ]
 
+    def score_deviations(self, keys):
+        return [torch.full((site.kv_heads,), 1.5) for site in keys]
+
     def start_embeddings(self, config, length):
         return torch.randn(length, self.embedding_dim, generator=torch.Generator().manual_seed(0))
 
@@ -93,7 +96,8 @@ def config(request) -> PrefixConfig:
 def test_begins_at_the_start_values(config):
     values = FROZEN.start(config, dict.fromkeys(SITES, LENGTH))
     for state, start in zip(config.build(FROZEN)(), values, strict=True):
-        assert torch.equal(state.keys, start.keys)
+        factor = 2 if isinstance(config, GatedPrefixConfig) else 1  # from the deviation 1.5 to 3
+        assert torch.equal(state.keys, factor * start.keys)
         if state.gate is None or not state.gate.any():
             assert torch.equal(state.values, start.values)
         else:  # the other way to begin as the frozen model
@@ -193,6 +197,7 @@ def test_selection_of_sites(options, keys):
         (FlatPrefixConfig(length={"decoder": 0}), "prefix length {'decoder': 0} is given"),
         (PromptPrefixConfig(length=0), "prefix length 0 is given"),
         (GatedPrefixConfig(dropout=1.0), r"dropout 1\.0 is given"),
+        (GatedPrefixConfig(score_deviation=0.0), r"score_deviation 0\.0 is given; it is > 0"),
         (FlatPrefixConfig(init="file"), "without init_file"),
         (FlatPrefixConfig(init_file="x"), "init_file 'x' is given with init='random'"),
         (PromptPrefixConfig(init="zero", init_text="x"), "init_text 'x' is given with init='zero'"),
