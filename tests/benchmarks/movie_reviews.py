@@ -33,6 +33,7 @@ class PeftClassification(lp.TextClassification):
             config = PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=self.prefix_config.length)
             self.model: Any = get_peft_model(backbone, config).eval()
             self.model.prefix = self.model.prompt_encoder  # for the parameter groups
+            self.model.prefix.key_parameters = list
             self.head = OwnHead(2, "single_label_classification")
             self._make_metrics()
 
@@ -98,17 +99,20 @@ def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--peft-rates", type=float, nargs="+", default=[], help="further learning rates for PEFT")
+    parser.add_argument("--peft-rates", type=float, nargs="+", default=[0.03, 0.01], help="learning rates for PEFT")
     arguments = parser.parse_args()
     config = yaml.safe_load(CONFIG.read_text())
     model, source = config["model"]["init_args"], config["data"]["init_args"]
-    prefix = lp.FlatPrefixConfig(**model.pop("prefix")["init_args"])
+    chosen = model.pop("prefix")
+    prefix = getattr(lp, chosen["class_path"])(**chosen["init_args"])
     methods: dict[str, tuple[type[lp.TextClassification], dict[str, Any]]] = {
         "lightning_prefix, the quickstart": (lp.TextClassification, {}),
-        "PEFT prefix tuning, same settings": (PeftClassification, {}),
     }
     for rate in arguments.peft_rates:
-        methods[f"PEFT prefix tuning, learning rate {rate:g}"] = (PeftClassification, {"learning_rate": rate})
+        methods[f"PEFT prefix tuning, learning rate {rate:g}"] = (
+            PeftClassification,
+            {"learning_rate": rate, "head_learning_rate": 0.003},
+        )
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for seed in arguments.seeds:
         for name, (task_class, changes) in methods.items():  # in turns, so that a busy machine hits all alike

@@ -46,6 +46,13 @@ class Method:
         return not self.needs_peft_prefix or (task.can_peft and has_peft_prefix())
 
 
+class PeerParameters(nn.ParameterList):
+    """What another method trains, where a task expects a `Prefix`."""
+
+    def key_parameters(self) -> list[nn.Parameter]:
+        return []
+
+
 class PeerModel(nn.Module):
     """Another method's model where a task expects a `PrefixedModel`.
 
@@ -58,7 +65,7 @@ class PeerModel(nn.Module):
     def __init__(self, model: nn.Module, backbone: nn.Module, trained: Sequence[nn.Parameter]) -> None:
         super().__init__()
         self.model, self.backbone = model, backbone
-        self.prefix = nn.ParameterList(trained)
+        self.prefix = PeerParameters(trained)
 
     def forward(self, **inputs: Any) -> Any:
         return self.model(**inputs)

@@ -218,7 +218,7 @@ def test_many_windows_at_once_give_the_same(bert_folder, monkeypatch):
     monkeypatch.setattr("lightning_prefix.tasks.extractive_qa._WINDOWS_AT_ONCE", 1000)
     (whole,) = predict([long])
     assert parts["answer"] == whole["answer"]
-    assert parts["score"] == pytest.approx(whole["score"])
+    assert parts["score"] == pytest.approx(whole["score"], rel=1e-4)
 
 
 def test_token_types_reach_the_model(bert_folder):
