@@ -56,8 +56,8 @@ _TOO_FAST = (
 
 _COLLAPSED = (
     "{name}: the answer is the same for every row. If it stays so in training, the learning rate is too high or the "
-    "warm-up too short: try a tenth as head_learning_rate, then a lower learning_rate, a longer warmup, or, where it is "
-    "not used, GatedPrefixConfig, which starts as the frozen model; for classes of unequal size, class_weights."
+    "warm-up too short: try a tenth as head_learning_rate, then a lower learning_rate, a longer warmup, or, if not "
+    "used, GatedPrefixConfig, which starts as the frozen model; for classes of unequal size, class_weights."
 )
 
 
