@@ -24,6 +24,11 @@ class Head(Float32Module, ABC):
     auto_class: str
     """The transformers class that the backbone is loaded as."""
 
+    def scaled(self, outputs: Tensor) -> Tensor:
+        """The outputs on the scale of the labels, where the head has a `label_scale`."""
+        scale = getattr(self, "label_scale", None)
+        return outputs if scale is None else cast("Tensor", scale(outputs))
+
     def configuration(self) -> dict[str, Any]:
         """Overrides of the backbone's configuration."""
         return {}
@@ -47,6 +52,22 @@ class Head(Float32Module, ABC):
         if outputs.dim() < 3:
             return list(parts)
         return [part[:, : tokens.shape[1]] for part, tokens in zip(parts, ids, strict=True)]
+
+
+class LabelScale(nn.Module):
+    """deviation * output + mean, so that a head whose outputs are near 0 and 1 learns labels of any size."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """The same shape."""
+        return self.deviation * outputs + self.mean
 
 
 class OwnHead(Head):
@@ -75,7 +96,7 @@ class OwnHead(Head):
 
     def forward(self, model: PrefixedModel, inputs: dict[str, Tensor]) -> Tensor:
         """(batch, outputs), or (batch, tokens, outputs) of a class that scores tokens."""
-        return cast("Tensor", model(**inputs).logits)
+        return self.scaled(cast("Tensor", model(**inputs).logits))
 
 
 class PooledHead(Head):
@@ -101,7 +122,7 @@ class PooledHead(Head):
         """(batch, outputs)."""
         states = model(**inputs).last_hidden_state  # (batch, tokens, hidden)
         pooled = pool(states, inputs["attention_mask"], self.pooling)
-        return cast("Tensor", self.linear(pooled.to(self.linear.weight.dtype)))
+        return self.scaled(cast("Tensor", self.linear(pooled.to(self.linear.weight.dtype))))
 
 
 class TokenHead(Head):

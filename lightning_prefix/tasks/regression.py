@@ -1,36 +1,20 @@
 """`TextRegression`: a number per text or pair of texts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MeanSquaredError, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
 from lightning_prefix.prefix import GatedPrefixConfig, PrefixConfig
 from lightning_prefix.tasks.base import Batch
-from lightning_prefix.tasks.heads import Head, make_head
+from lightning_prefix.tasks.heads import Head, LabelScale, make_head
 from lightning_prefix.tasks.results import Rated
 from lightning_prefix.tasks.scoring import ScoringTask
 
 _ROUNDING = 1e-5  # of weights that add up
-
-
-class LabelScale(nn.Module):
-    """deviation * output + mean, so that a head whose outputs are near 0 and 1 learns labels of any size."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("deviation", torch.ones(()))
-
-    def forward(self, outputs: Tensor) -> Tensor:
-        """The same shape."""
-        return self.deviation * outputs + self.mean
 
 
 class TextRegression(ScoringTask):
@@ -93,11 +77,6 @@ class TextRegression(ScoringTask):
             mean, deviation = data.label_statistics()
             state["head.label_scale.mean"].fill_(mean)
             state["head.label_scale.deviation"].fill_(deviation)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """(batch, 1), float32, on the scale of the labels."""
-        outputs = super().forward(batch)
-        return cast("Tensor", cast("Any", self.head).label_scale(outputs))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean squared error of (batch, 1) against `labels`, (batch,)."""

@@ -61,14 +61,18 @@ class RisingRate(Callback):
         self.smoothed: list[float] = []
         self.ratios: list[float] = []
         """Rates of the parameter groups over that of the prefix, which is the first."""
+        self.head_ratio = 1.0
         self._in_step: list[float] = []
         self._mean = 0.0
         self._start: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the ratios of the rates, and the start values."""
-        rates = [group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups]
+        groups = trainer.optimizers[0].param_groups
+        rates = [group.get("initial_lr", group["lr"]) for group in groups]
         self.ratios = [rate / rates[0] for rate in rates]
+        ratios = zip(groups, self.ratios, strict=True)
+        self.head_ratio = next((ratio for group, ratio in ratios if group.get("name") == "head"), 1.0)
         self._start = {name: value.clone() for name, value in pl_module.state_dict().items()}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -177,7 +181,7 @@ def learning_rate_range_test(
     else:
         if runner.interrupted:
             raise KeyboardInterrupt
-    result = RangeTest(_frame(rising), rising.suggestion(), rising.ratios[-1])
+    result = RangeTest(_frame(rising), rising.suggestion(), rising.head_ratio)
     if directory is not None:
         _write(result, Path(directory))
     return result

@@ -12,7 +12,7 @@ import lightning_prefix as lp
 def model():
     model = lp.PrefixedModel(make("gpt2"), lp.FlatPrefixConfig(length=4)).eval()
     model.add_prefix("fr", lp.MLPPrefixConfig(length=2, embedding_dim=4, hidden_dim=4))
-    model.add_prefix("de", lp.GatedPrefixConfig(length=3))
+    model.add_prefix("de", lp.GatedPrefixConfig(length=3, zero="gates"))
     torch.nn.init.constant_(model.prefixes["de"].gates[0], 0.4)
     return model
 

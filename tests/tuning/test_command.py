@@ -185,7 +185,7 @@ def test_default_spaces(name, config, bert_folder, reviews):
 
     file = CONFIGS / "tune" / f"{name}.yaml"
     args = ["--config", str(CONFIGS / "quickstart.yaml"), "--model.backbone", bert_folder, "--data.source", reviews]
-    if name in ("mlp", "gated"):
+    if name != "prefix":
         args += ["--config", str(CONFIGS / "prefix" / f"{name}.yaml")]
     cli = ExperimentCLI("tune", tune, args, {"cli"})
     space = read_space(str(file), cli.run_config())

@@ -21,7 +21,7 @@ def test_values_reach_what_is_made_and_failures_do_not_end_it(bert_folder, revie
             raise lp.InputError("this one\ncannot be used")
         if values["fails"] == "memory":
             raise torch.OutOfMemoryError("too large")
-        rate = 1e38 if values["fails"] == "loss" else 0.01
+        rate = 1e37 if values["fails"] == "loss" else 0.01
         return lp.TextClassification(bert_folder, learning_rate=rate, optimizer=torch.optim.SGD, warmup=0)
 
     def make_data(values):

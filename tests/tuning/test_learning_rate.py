@@ -47,7 +47,9 @@ def test_both_groups_rise_in_proportion_and_the_task_is_as_it_was(bert_folder, r
     expected = [1e-3 * 10 ** (i / 5) for i in range(21)]
     assert list(frame["learning_rate"]) == pytest.approx(expected)
     assert [rates[0] for rates in seen] == pytest.approx(expected)
-    assert [rates[1] for rates in seen] == pytest.approx([rate / 10 for rate in expected])
+    assert [rates[1] for rates in seen] == pytest.approx([5 * rate for rate in expected])  # the keys
+    assert [rates[2] for rates in seen] == pytest.approx([rate / 10 for rate in expected])
+    assert result.head_ratio == pytest.approx(0.1)
     assert frame["loss"][0] == pytest.approx(0.7, abs=0.2)  # ln 2: not divided by the batches that are accumulated
     assert 1e-3 < result.suggestion < 10
     assert not Path("learning_rate").exists()
