@@ -112,7 +112,9 @@ def test_trainer_counts_what_the_predictor_says(members, tmp_path):
     for name in names:
         if name.startswith("member_mean/"):
             own = [one[f"test/{name.removeprefix('member_mean/')}"] for one in each]
-            assert results[f"test/{name}"] == pytest.approx(sum(own) / 3, abs=5e-3)
+            # outputs that are hardly trained differ by little beside the mean of the labels, which costs digits
+            close = 5e-3 if name.endswith("pearson") else 1e-4
+            assert results[f"test/{name}"] == pytest.approx(sum(own) / 3, abs=close)
 
 
 LOGITS = [torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.1, -1.0]]), torch.tensor([[0.0, 1.0, 0.9], [3.0, 0.0, 0.0]])]

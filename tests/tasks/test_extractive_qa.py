@@ -210,6 +210,7 @@ def test_no_answer_in_words(with_no_answer):
 
 
 def test_many_windows_at_once_give_the_same(bert_folder, monkeypatch):
+    torch.manual_seed(0)  # of some start values the best two spans are equally good
     task = lp.ExtractiveQA(bert_folder, lp.FlatPrefixConfig(length=4))
     data = lp.ExtractiveQADataModule(max_length=12, stride=4)
     predict = lp.Predictor(task, data)
@@ -218,7 +219,7 @@ def test_many_windows_at_once_give_the_same(bert_folder, monkeypatch):
     monkeypatch.setattr("lightning_prefix.tasks.extractive_qa._WINDOWS_AT_ONCE", 1000)
     (whole,) = predict([long])
     assert parts["answer"] == whole["answer"]
-    assert parts["score"] == pytest.approx(whole["score"], rel=1e-4)
+    assert parts["score"] == pytest.approx(whole["score"])
 
 
 def test_token_types_reach_the_model(bert_folder):
