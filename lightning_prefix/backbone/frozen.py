@@ -55,7 +55,7 @@ class FrozenBackbone:
                 for s, n in lengths.items()
             ]
         is_text = config.init == "text"
-        calls = self._calls(self._text_tokens(config, max(lengths.values())) if is_text else self._random_tokens())
+        calls = self._calls(self._text_tokens(config, max(lengths.values()))) if is_text else self._random_calls
         pick = _first if is_text else _random_like
         return [
             PrefixStates(pick(calls[site].keys[0].float(), n), pick(calls[site].values[0].float(), n))
@@ -72,10 +72,11 @@ class FrozenBackbone:
         Returns:
             The standard deviation over the length, in the mean over the queries of random tokens.
         """
-        calls, deviations = self._calls(self._random_tokens()), []
+        deviations = []
         for site, own in keys.items():
-            queries = calls[site].queries[0].float().reshape(site.kv_heads, -1, site.key_dim)
-            scores = queries @ own.to(queries.device).transpose(1, 2) * (calls[site].scaling or site.key_dim**-0.5)
+            call = self._random_calls[site]
+            queries = call.queries[0].float().reshape(site.kv_heads, -1, site.key_dim)
+            scores = queries @ own.to(queries.device).transpose(1, 2) * (call.scaling or site.key_dim**-0.5)
             deviations.append(scores.std(2, correction=0).mean(1).to(own.device))
         return deviations
 
@@ -133,8 +134,10 @@ class FrozenBackbone:
             run_in_eval_mode(self.backbone, inputs)
         return tuple(states)
 
-    def _random_tokens(self) -> list[int]:
-        return sample_tokens(self.backbone, min(_SAMPLE_TOKENS, max_positions(self.backbone) or _SAMPLE_TOKENS))
+    @cached_property
+    def _random_calls(self) -> dict[AttentionSite, RecordedCall]:
+        count = min(_SAMPLE_TOKENS, max_positions(self.backbone) or _SAMPLE_TOKENS)
+        return self._calls(sample_tokens(self.backbone, count))
 
     def _calls(self, ids: list[int]) -> dict[AttentionSite, RecordedCall]:
         """What each site does when the model reads these tokens; an encoder-decoder reads them on both sides."""

@@ -1,9 +1,10 @@
 """`TextRegressionDataModule`: texts with a number."""
 
 import math
-import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lightning_prefix.data.base import TextDataModule
 
@@ -27,8 +28,8 @@ class TextRegressionDataModule(TextDataModule):
         """Mean and standard deviation of the train labels; 0 and 1 of streamed ones, which nobody has read yet."""
         if self.streaming:
             return 0.0, 1.0
-        labels = self._rows("train", "fit")["labels"]
-        return statistics.fmean(labels), statistics.pstdev(labels) or 1.0
+        labels = torch.tensor(list(self._rows("train", "fit")["labels"]), dtype=torch.float64)
+        return labels.mean().item(), labels.std(correction=0).item() or 1.0
 
     def label_reader(self, rows: "datasets.Dataset") -> Callable[[Any], float]:
         """`read_number`, for every split."""

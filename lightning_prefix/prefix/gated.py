@@ -60,6 +60,10 @@ class GatedPrefixConfig(AttentionPrefixConfig):
     At step 0 the model gives the frozen model's outputs, so that training begins with all it knows. Learning rates:
     1e-2 to 3e-2; five times as much for the keys, which have to find the queries that they belong to.
 
+    The default of the tasks, by first trials with one seed and 24 to 80 steps (validation loss; flat, and this one):
+    strings for Marian 0.887 and 0.796, DailyDialog for SmolLM2 3.27 and 3.15, Chinese news for E5 0.568 and 0.495,
+    SST-2 for MiniLM 0.386 and 0.377; STS-B, Pearson, 0.67 and 0.79, but 0.57 with `score_deviation: null`.
+
     Args:
         zero: what is zero at the start. `values`: gates are open, and values learn from the first step on. `gates`: as
             in LLaMA-Adapter, where nothing but the gates learns at first.

@@ -28,7 +28,8 @@ from methods import table
 from quality_methods import METHODS
 from quality_tasks import QualityTask, quality_tasks
 
-LOW_DATA = {"rows": 100, "subsets": 5, "steps": 60, "tasks": ("sst2", "stsb"), "methods": ("default", "lora", "full")}
+LOW_ROWS, LOW_SUBSETS, LOW_STEPS = 100, 5, 60
+LOW_TASKS, LOW_METHODS = ("sst2", "stsb"), ("default", "lora", "full")
 
 
 class Key(NamedTuple):
@@ -61,7 +62,7 @@ class Runs:
             command = [sys.executable, str(Path(__file__).with_name("quality_run.py")), "--data", str(self.data)]
             command += ["--task", key.task, "--method", key.method, "--rate", str(key.rate), "--seed", str(key.seed)]
             if key.rows:  # each subset with a seed of its own
-                command += ["--rows", str(key.rows), "--subset", str(key.seed), "--steps", str(LOW_DATA["steps"])]
+                command += ["--rows", str(key.rows), "--subset", str(key.seed), "--steps", str(LOW_STEPS)]
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
@@ -138,15 +139,15 @@ def report(settings: dict[str, QualityTask], runs: Runs, seeds: Sequence[int]) -
 def low_data_report(settings: dict[str, QualityTask], runs: Runs) -> str:
     """One table."""
     rows = []
-    for name in LOW_DATA["tasks"]:  # type: ignore[attr-defined]
-        for method in LOW_DATA["methods"]:  # type: ignore[attr-defined]
-            found = chosen(name, settings[name], method, runs, range(LOW_DATA["subsets"]), LOW_DATA["rows"])  # type: ignore[call-overload, arg-type]
+    for name in LOW_TASKS:
+        for method in LOW_METHODS:
+            found = chosen(name, settings[name], method, runs, range(LOW_SUBSETS), LOW_ROWS)
             if found is not None:
                 test = [run["test"][settings[name].metric] * settings[name].scale for run in found[1]]
                 rows.append([settings[name].title, METHODS[method].title, f"{found[0]:g}", spread(test)])
     if not rows:
         return ""
-    title = f"**{LOW_DATA['rows']} rows**, {LOW_DATA['subsets']} subsets, {LOW_DATA['steps']} steps\n\n"
+    title = f"**{LOW_ROWS} rows**, {LOW_SUBSETS} subsets, {LOW_STEPS} steps\n\n"
     return title + table(["task", "method", "rate", "test"], rows) + "\n"
 
 
@@ -164,10 +165,10 @@ def main() -> None:
     settings = quality_tasks(options.data)
     options.output.mkdir(parents=True, exist_ok=True)
     runs = Runs(options.output / "runs.jsonl", options.data)
-    rows: Any = LOW_DATA["rows"] if options.low_data else None
-    names = options.tasks or (LOW_DATA["tasks"] if options.low_data else list(settings))
-    methods = [m for m in options.methods if not options.low_data or m in LOW_DATA["methods"]]  # type: ignore[operator]
-    seeds = range(LOW_DATA["subsets"]) if options.low_data else options.seeds  # type: ignore[call-overload]
+    rows = LOW_ROWS if options.low_data else None
+    names = options.tasks or (LOW_TASKS if options.low_data else list(settings))
+    methods = [m for m in options.methods if not options.low_data or m in LOW_METHODS]
+    seeds = range(LOW_SUBSETS) if options.low_data else options.seeds
     pairs = [(name, method) for name in names for method in methods if METHODS[method].runs_on(name, settings[name])]
     with ThreadPoolExecutor(options.jobs) as pool:
         tries = [Key(name, method, rate, 0, rows) for name, method in pairs for rate in METHODS[method].rates]

@@ -11,6 +11,7 @@ from quality_tasks import QualityTask
 from torch import nn
 
 import lightning_prefix as lp
+from lightning_prefix.backbone import load_tokenizer
 from lightning_prefix.tasks.heads import load_with_head
 
 LENGTH = 16
@@ -71,14 +72,14 @@ class PeerModel(nn.Module):
         return self.model(**inputs)
 
     def generate(self, input_ids: torch.Tensor, **options: Any) -> Any:
-        return self.model.generate(input_ids=input_ids, **options)  # type: ignore[operator]
+        return self.model.generate(input_ids=input_ids, **options)
 
 
 def peer(build: Callable[[Any, QualityTask], tuple[nn.Module, Sequence[nn.Parameter]]]) -> Callable[..., lp.PrefixTask]:
     """Trains what `build` makes of the backbone; data, head, optimiser and schedule are ours."""
 
     def make(setting: QualityTask, rate: float) -> lp.PrefixTask:
-        class PeerTask(setting.task):  # type: ignore[name-defined, misc]
+        class PeerTask(setting.task):
             def configure_model(self) -> None:
                 if self.model is None:
                     self.head = self.make_head()
@@ -127,7 +128,7 @@ def _peft_prefix(text: str | None = None, **options: Any) -> Callable[..., Any]:
         if text is not None:
             from peft.tuners.cartridge.utils import initialize_kv_prefix_from_text
 
-            tokenizer = lp.load_tokenizer(setting.options["backbone"])
+            tokenizer = load_tokenizer(setting.options["backbone"])
             initialize_kv_prefix_from_text(model, tokenizer, text=text)
         return model, [parameter for parameter in model.parameters() if parameter.requires_grad]
 

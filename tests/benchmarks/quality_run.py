@@ -37,7 +37,7 @@ class Milestones(lightning.Callback):
         self.seconds += time.process_time() - self._start
         if share := self.marks.get(trainer.global_step):
             task.eval()
-            loader = trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
+            loader = trainer.datamodule.val_dataloader()
             self.curve[share] = measure(task, loader)
             task.train()
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning_prefix as lp
-from lightning_prefix.backbone import BackboneOptions
 
 Rows = list[dict[str, Any]]
 
@@ -74,7 +73,7 @@ class QualityTask:
 def quality_tasks(folder: Path) -> dict[str, QualityTask]:
     """All, by short names, with the texts of this folder."""
     minilm = {"backbone": "asset:minilm-l6"}
-    smollm2 = {"backbone": "asset:smollm2-135m", "backbone_options": BackboneOptions(dtype="bfloat16")}
+    smollm2 = {"backbone": "asset:smollm2-135m"}
     projections = ("q_proj", "v_proj")
     return {
         "sst2": QualityTask(
@@ -171,8 +170,8 @@ def quality_tasks(folder: Path) -> dict[str, QualityTask]:
             reading={
                 "messages_column": "text",
                 "turn_separator": "__eou__",
-                "max_length": 256,
-                "max_target_length": 64,
+                "max_length": 128,
+                "max_target_length": 48,
                 "is_encoder_decoder": False,
                 "batch_size": 4,
                 "eval_batch_size": 8,

@@ -43,11 +43,11 @@ def main() -> None:
     with options.output.open("w") as report:
         for name in options.only:
             print(f"running {name}", file=sys.stderr, flush=True)
-            command = [sys.executable, str(HERE / f"{name}.py"), *more.get(name, [])]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-            failed = f"\nfailed with exit code {done.returncode}\n" if done.returncode else ""
-            report.write(f"## {PARTS[name]}\n\n{done.stdout}{failed}\n")
+            command = [sys.executable, "-u", str(HERE / f"{name}.py"), *more.get(name, [])]
+            report.write(f"## {PARTS[name]}\n\n")
             report.flush()
+            done = subprocess.run(command, stdout=report, check=False)
+            report.write(f"\nfailed with exit code {done.returncode}\n" if done.returncode else "\n")
     print(options.output)
 
 
